@@ -1,0 +1,55 @@
+# Each target sets up what it needs: a virtual environment in .venv with the package and its tools, made by pip alone.
+# PYTHON=python3.12 chooses the interpreter; ARGS="..." goes to what the target runs.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help demo start test check format docs bench clean
+
+help:
+	@echo "make demo    run the main job on real input: stream a text, kill the broker midway, compare every line"
+	@echo "make start   run a broker on tcp://127.0.0.1:9292 with its data in ./zmqbroker-data"
+	@echo "make test    run the tests, in random order"
+	@echo "make check   lint, format and types: ruff, mypy --strict, pyright"
+	@echo "make bench   measure the figures this project is held to"
+	@echo "make format  let ruff put the code into shape"
+	@echo "make docs    write docs/settings.md from the table in settings.py"
+	@echo "make clean   remove the virtual environment and everything that was built"
+
+# The stamp is only as old as pyproject.toml, so that a change of dependencies installs them, and nothing else does.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("zmqbroker needs Python 3.11 or newer; choose one with PYTHON=..." \
+	  if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py $(ARGS)
+
+start: $(STAMP)
+	$(BIN)/zmqbroker start $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP)
+	$(BIN)/python -c "from zmqbroker.settings import settings_markdown; print(settings_markdown(), end='')" > docs/settings.md
+
+bench: $(STAMP)
+	$(BIN)/python bench/run.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,163 @@
+"""Calls: a request that a session works on, from its start to its one reply.
+
+A call sends commands to other actors, collects their answers by index, and finishes through its session. Whatever
+happens, it finishes once: with the last answer, at its deadline, or when the node stops.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    BrokerError,
+    LeaderNotAvailableError,
+    NotLeaderOrFollowerError,
+    RequestTimedOutError,
+    UnknownTopicOrPartitionError,
+)
+from .commands import Answer, Command
+from .context import partition_address
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..transport.messages import Body, Request
+    from .context import NodeContext
+    from .quotas import Direction
+    from .session import ClientSession
+
+DEFAULT_TIMEOUT_MS = 30_000.0
+"""For requests that name no time-out of their own."""
+
+_TOO_LATE = "it was not completed within the request's time-out; whether it took effect is unknown"
+
+
+class Call:
+    """One request being worked on."""
+
+    quota: Direction | None = None
+
+    def __init__(self, session: ClientSession, request: Request, correlation_id: int, size: int) -> None:
+        self.session = session
+        self.api = request.API
+        self.correlation_id = correlation_id
+        self.size = size
+        self.closed = False
+        self.deadline_ms = session.context.clock.monotonic_ms() + self.timeout_ms(request)
+
+    def timeout_ms(self, request: Request) -> float:
+        """How long the client gives the broker."""
+        return float(getattr(request, "timeout_ms", DEFAULT_TIMEOUT_MS))
+
+    def start(self) -> None:
+        """Send the first commands; the call may finish here already."""
+        raise NotImplementedError
+
+    def on_answer(self, answer: Answer) -> None:
+        """Take the answer to one command."""
+        raise NotImplementedError
+
+    def on_refusal(self, error: BrokerError) -> None:
+        """Fail, because an actor refused a command as a whole."""
+        self.fail(error)
+
+    def on_readable(self, index: int) -> None:
+        """Take the news that a partition has more; only fetches ask for it."""
+        del index
+
+    def on_deadline(self) -> None:
+        """Finish with what there is."""
+        self.fail(RequestTimedOutError(_TOO_LATE))
+
+    def drain(self) -> None:
+        """Finish now if the call waits for something that may never come; the node stops."""
+
+    def abandon(self) -> None:
+        """Clean up after the session has closed; no reply can be sent any more."""
+
+    def reply(self, body: Body, data: list[bytes] | None = None) -> None:
+        """Finish with a reply."""
+        self.session.finish(self, body, data or [])
+
+    def fail(self, error: BrokerError) -> None:
+        """Finish with an error for the whole request."""
+        self.session.finish(self, None, [], error)
+
+
+class GatherCall(Call):
+    """A request with entries, each answered by one actor; the reply has one result for each entry, in order."""
+
+    results: list[Any]
+    remaining: int
+
+    def expect(self, count: int) -> None:
+        """Begin to wait for this many answers."""
+        self.results = [None] * count
+        self.remaining = count
+
+    def on_answer(self, answer: Answer) -> None:
+        """Put a result in its place; the last one completes the call."""
+        assert self.results[answer.index] is None, f"entry {answer.index} of {self!r} is answered twice"
+        self.results[answer.index] = answer.body
+        self.remaining -= 1
+        if self.remaining == 0:
+            self.complete()
+
+    def complete(self) -> None:
+        """Reply with the results."""
+        raise NotImplementedError
+
+
+class PartitionsCall(GatherCall):
+    """A gather over partitions: a command to the leader of each entry's partition, an error where none lives here."""
+
+    entries: Sequence[Any]
+    """The request's entries; each has a topic and a partition."""
+
+    def command(self, entry: Any, index: int) -> Command:
+        """Build the command for one entry."""
+        raise NotImplementedError
+
+    def error(self, entry: Any, error: BrokerError) -> Body:
+        """Build the result of one entry that failed."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Ask every leader."""
+        self.expect(len(self.entries))
+        if not self.entries:
+            self.complete()
+            return
+        lookup = self.session.reactor.lookup
+        for index, entry in enumerate(self.entries):
+            leader = lookup(partition_address(entry.topic, entry.partition))
+            if leader is None:
+                error = not_here(self.session.context, entry.topic, entry.partition)
+                self.on_answer(Answer(self, index, self.error(entry, error)))
+            else:
+                leader.tell(self.command(entry, index))
+
+    def on_deadline(self) -> None:
+        """Say of the entries that were not answered that their time is up, and reply."""
+        for index, entry in enumerate(self.entries):
+            if self.results[index] is None:
+                self.results[index] = self.error(entry, RequestTimedOutError(_TOO_LATE))
+        self.complete()
+
+
+def not_here(context: NodeContext, topic: str, partition: int) -> BrokerError:
+    """Say why a partition has no leader on this node."""
+    known = context.image.topics.get(topic)
+    if known is None:
+        message = f"there is no topic {topic[:249]!r}"
+        return UnknownTopicOrPartitionError(message)
+    count = len(known.partitions)
+    if partition >= count:
+        message = f"the topic {topic} has {count} partitions, 0 to {count - 1}, and no partition {partition}"
+        return UnknownTopicOrPartitionError(message)
+    leader = known.partitions[partition].leader
+    if leader == context.config.node_id:
+        message = f"the leader of {topic}-{partition} is starting again after a failure"
+        return LeaderNotAvailableError(message)
+    message = f"node {context.config.node_id} does not lead {topic}-{partition}; node {leader} does"
+    return NotLeaderOrFollowerError(message)

@@ -1,0 +1,76 @@
+"""What the actors of one node share: its settings, reactor, network, data folder, metadata image, and accounts.
+
+All of it belongs to the reactor's thread. The image is immutable and replaced as a whole by the MetadataKeeper.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..quorum.image import MetadataImage
+from .quotas import Quotas
+
+if TYPE_CHECKING:
+    from ..clock import Clock
+    from ..log.data_folder import DataFolder
+    from ..log.disk import Disk
+    from ..settings import BrokerConfig
+    from ..transport.network import Listener
+    from .flush_pool import Flusher
+    from .reactor import Reactor
+
+
+@dataclass
+class NodeContext:
+    """One node, as its actors see it."""
+
+    config: BrokerConfig
+    reactor: Reactor
+    clock: Clock
+    disk: Disk
+    folder: DataFolder
+    flusher: Flusher
+    cluster_id: str
+    pid: int
+    image: MetadataImage = field(default_factory=MetadataImage)
+    counters: Counter[str] = field(default_factory=Counter)
+    quotas: Quotas = field(default_factory=Quotas)
+    listener: Listener | None = None
+    open_requests: int = 0
+    """Requests that a client waits for; a stopping node waits until there are none."""
+    queued_bytes: int = 0
+    """Bytes of requests not yet answered and of replies not yet sent."""
+
+    started_ms: float = 0.0
+    """When the node began to take clients, by the monotonic clock."""
+    stopping: bool = False
+    """A stopping node never hears clients again, however little it holds for them."""
+
+    def take(self, size: int) -> None:
+        """Count bytes that the node now holds for a client; above queued.max.request.bytes it stops hearing."""
+        self.queued_bytes += size
+        if self.queued_bytes > self.config.queued_max_request_bytes and self.listener is not None:
+            self.listener.pause()
+
+    def give_back(self, size: int) -> None:
+        """Count bytes that left the node; it hears again once half of the limit is free."""
+        self.queued_bytes -= size
+        assert self.queued_bytes >= 0, f"more bytes were given back than taken: {self.queued_bytes}"
+        if (
+            self.queued_bytes * 2 <= self.config.queued_max_request_bytes
+            and self.listener is not None
+            and not self.stopping
+        ):
+            self.listener.resume()
+
+
+def partition_address(topic: str, partition: int) -> str:
+    """Where the leader of a partition lives, if this node has it."""
+    return f"partition/{topic}/{partition}"
+
+
+CONTROLLER = "controller"
+METADATA_KEEPER = "metadata-keeper"
+LOG_KEEPER = "log-keeper"

@@ -1,0 +1,104 @@
+"""MetadataKeeper: holds the committed metadata image for the node, and starts and stops partition leaders by it."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..transport.messages import TOPIC_RESOURCE
+from .actor import ReactorActor
+from .commands import AllStarted, ImageCommitted, Reconfigure, Retire, Retired
+from .context import partition_address
+from .partition_leader import PartitionLeader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..quorum.image import MetadataImage, TopicImage
+    from .context import NodeContext
+
+logger = logging.getLogger(__name__)
+
+
+class MetadataKeeper(ReactorActor):
+    """Makes this node's partition actors agree with the image.
+
+    Images are taken one after the other: while actors of deleted partitions are still ending, the next ones wait, so
+    that a topic that is created again finds its addresses and folders free.
+    """
+
+    def __init__(self, context: NodeContext, on_started: Callable[[], None]) -> None:
+        super().__init__()
+        self.context = context
+        self._on_started = on_started
+        self._images: deque[MetadataImage] = deque()
+        self._ending: set[str] = set()
+
+    def on_receive(self, message: Any) -> None:
+        """Take the next image, or the end of an actor that an image no longer has."""
+        match message:
+            case ImageCommitted():
+                self._images.append(message.image)
+            case Retired():
+                self._ending.remove(message.address)
+            case AllStarted():
+                self._on_started()
+            case _:
+                assert False, f"the metadata keeper got {message!r}"  # noqa: B011, PT015 - nobody sends it anything else
+        while self._images and not self._ending:
+            self._take(self._images.popleft())
+
+    def _take(self, new: MetadataImage) -> None:
+        old = self.context.image
+        assert new.end_offset >= old.end_offset, f"the metadata go back from {old.end_offset} to {new.end_offset}"
+        recreated = False
+        for name, before in old.topics.items():
+            after = new.topics.get(name)
+            if after is None or after.topic_id != before.topic_id:
+                self._end_topic(before)
+                recreated = recreated or after is not None
+        if recreated and self._ending:
+            # Deleted and created anew between two images: without the topic first, then with it.
+            gone = {name: topic for name, topic in new.topics.items() if self._survives(topic, old)}
+            self._images.appendleft(new)
+            new = type(new)(new.end_offset, new.nodes, gone, new.configs, new.next_producer_id)
+        self.context.image = new
+        for name, topic in new.topics.items():
+            self._change_topic(topic, old.topics.get(name), old, new)
+        if not old.nodes:
+            self.actor_ref.tell(AllStarted())
+
+    def _survives(self, topic: TopicImage, old: MetadataImage) -> bool:
+        before = old.topics.get(topic.name)
+        return before is None or before.topic_id == topic.topic_id
+
+    def _change_topic(
+        self, topic: TopicImage, before: TopicImage | None, old: MetadataImage, new: MetadataImage
+    ) -> None:
+        overrides = new.config_of(TOPIC_RESOURCE, topic.name)
+        if topic is before and overrides is old.config_of(TOPIC_RESOURCE, topic.name):
+            return
+        config = self.context.config.topic_config(overrides)
+        existing = 0 if before is None else len(before.partitions)
+        for partition, state in enumerate(topic.partitions):
+            if state.leader != self.context.config.node_id:
+                continue
+            address = partition_address(topic.name, partition)
+            if partition < existing:
+                # An actor that waits to be restarted does not hear this; it reads the image when it starts.
+                self.reactor.tell(address, Reconfigure(state, config))
+            else:
+                self.reactor.spawn(
+                    PartitionLeader, self.context, topic.name, partition, address=address, supervised=True
+                )
+
+    def _end_topic(self, topic: TopicImage) -> None:
+        for partition in range(len(topic.partitions)):
+            address = partition_address(topic.name, partition)
+            if self.reactor.tell(address, Retire(self.actor_ref)):
+                self._ending.add(address)
+            else:
+                self.reactor.stop_actor(address)  # it waits for its restart, which now must not come
+                self.context.folder.delete_log(f"{topic.name}-{partition}")
+        logger.info("topic %s with %d partitions is deleted", topic.name, len(topic.partitions))

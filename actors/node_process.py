@@ -1,0 +1,116 @@
+"""What runs in the process that the supervisor spawns: one node, and a watch on the supervisor.
+
+Kept apart from the node, so that the supervisor can name `node_main` without importing what a node needs.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import ZmqBrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from logging import Logger
+
+    from ..settings import BrokerConfig
+    from .node import Node, NodeAddress
+
+
+class Ready(NamedTuple):
+    """Sent to the supervisor when the node answers requests, with the address that it listens on."""
+
+    address: str
+
+
+class Refused(NamedTuple):
+    """Sent to the supervisor when the node will not start: a port in use, a folder that is held, a bad setting."""
+
+    reason: str
+
+
+def node_main(config: BrokerConfig, supervisor: Connection) -> None:
+    """Run a node until SIGTERM, or until the supervisor is gone; the process exits with 0 then, else with 1.
+
+    Ctrl-C does not arrive here: the supervisor starts this process with SIGINT blocked, and sends SIGTERM itself.
+    """
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+
+    import logging  # noqa: PLC0415 - the supervisor imports this file too, and does without
+
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logger = logging.getLogger(__name__)
+    threading.Thread(target=_watch_parent, args=(stop, logger), name="watch-supervisor", daemon=True).start()
+    said_ready = False
+
+    def on_ready(address: NodeAddress) -> None:
+        nonlocal said_ready
+        said_ready = True
+        _tell(supervisor, Ready(f"tcp://{host_and_port(address)}"))
+
+    try:
+        _run(config, on_ready, stop)
+    except ZmqBrokerError as error:
+        from .reactor import NodeFatalError  # noqa: PLC0415 - as for the node
+
+        if said_ready or isinstance(error, NodeFatalError):
+            raise  # it was not refused: it failed at work, and may work again after a restart
+        _tell(supervisor, Refused(error.message))
+        sys.exit(1)
+
+
+def host_and_port(address: NodeAddress) -> str:
+    """Write the address as clients take it, with the brackets that IPv6 needs."""
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+
+
+def _run(config: BrokerConfig, on_ready: Callable[[NodeAddress], None], stop: _Stop) -> None:
+    from .node import Node  # noqa: PLC0415 - only now that the handlers stand, as this takes most of the start
+
+    node = Node(config, on_ready=on_ready)
+    stop.attach(node)
+    node.run()
+
+
+def _tell(supervisor: Connection, message: Ready | Refused) -> None:
+    with suppress(OSError):  # the supervisor has gone: the watch on it stops the node
+        supervisor.send(message)
+
+
+class _Stop:
+    """The order to stop, which may come before there is a node to give it to."""
+
+    def __init__(self) -> None:
+        self._given = False
+        self._node: Node | None = None
+
+    def set(self) -> None:
+        """Give the order, from a signal handler or any thread."""
+        self._given = True
+        if self._node is not None:
+            self._node.stop()
+
+    def attach(self, node: Node) -> None:
+        """From here on the order goes to this node; at once if it has been given before."""
+        self._node = node
+        if self._given:
+            node.stop()
+
+
+def _watch_parent(stop: _Stop, logger: Logger) -> None:
+    """Wait until the supervisor has ended, by whatever signal, and stop the node: nobody else would.
+
+    multiprocessing's sentinel of the parent is a pipe that only the parent holds the other end of.
+    """
+    parent = parent_process()
+    assert parent is not None, "a node process is spawned by its supervisor"
+    wait([parent.sentinel])
+    logger.warning("the supervisor has ended; the node stops")
+    stop.set()

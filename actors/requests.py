@@ -1,0 +1,365 @@
+"""The calls of every request but Fetch: what each asks of other actors, and how its reply is put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidRequestError, InvalidRequiredAcksError, InvalidTopicError, UnknownTopicOrPartitionError
+from ..quorum.decisions import check_topic_name
+from ..setting_values import value_text
+from ..settings import broker_entries, topic_entries
+from ..transport.messages import (
+    ACKS_ALL,
+    BROKER_RESOURCE,
+    CLIENT_RESOURCE,
+    TOPIC_RESOURCE,
+    AlterConfigsRequest,
+    BrokerInfo,
+    ConfigValue,
+    CreatePartitionsRequest,
+    CreateTopicsRequest,
+    DeleteRecordsReply,
+    DeleteRecordsRequest,
+    DeleteTopicsRequest,
+    DescribeConfigsReply,
+    DescribeConfigsRequest,
+    DescribeLogDirsReply,
+    DescribeLogDirsRequest,
+    FetchRequest,
+    InitProducerIdRequest,
+    ListOffsetsReply,
+    ListOffsetsRequest,
+    MetadataReply,
+    MetadataRequest,
+    NewTopic,
+    NodeStatusReply,
+    NodeStatusRequest,
+    OffsetForLeaderEpochReply,
+    OffsetForLeaderEpochRequest,
+    PartitionData,
+    PartitionDeleted,
+    PartitionDirInfo,
+    PartitionEpochEnd,
+    PartitionInfo,
+    PartitionOffset,
+    PartitionProduced,
+    ProduceReply,
+    ProduceRequest,
+    Request,
+    ResourceConfigs,
+    TopicInfo,
+    TopicsReply,
+)
+from ..version import VERSION
+from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall, PartitionsCall
+from .commands import Answer, Append, ControllerCall, DeleteBefore, DescribeDir, FindEpochEnd, FindOffset
+from .context import CONTROLLER, partition_address
+from .fetch_call import FetchCall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..errors import BrokerError
+    from ..quorum.image import TopicImage
+    from .quotas import Direction
+    from .session import ClientSession
+
+
+class ProduceCall(PartitionsCall):
+    """Append one batch for each entry."""
+
+    quota: Direction | None = "produce"
+
+    def __init__(
+        self, session: ClientSession, request: ProduceRequest, correlation_id: int, size: int, frames: list[bytes]
+    ) -> None:
+        super().__init__(session, request, correlation_id, size)
+        if request.acks not in (0, 1, ACKS_ALL):
+            message = f"acks is {request.acks}; it has to be 0, 1 or -1 (all)"
+            raise InvalidRequiredAcksError(message)
+        if len(frames) - 1 != len(request.partitions):
+            message = f"{len(request.partitions)} partitions are named and {len(frames) - 1} batches follow"
+            raise InvalidRequestError(message)
+        self.entries = request.partitions
+        self._acks = request.acks
+        self._frames = frames
+
+    def command(self, entry: PartitionData, index: int) -> Append:
+        """Build the command for one batch."""
+        batch = self._frames[index + 1]
+        return Append(self.session.actor_ref, self, index, batch, self._acks, entry.leader_epoch)
+
+    def error(self, entry: PartitionData, error: BrokerError) -> PartitionProduced:
+        """Build the result of a batch that was not appended."""
+        return PartitionProduced(entry.topic, entry.partition, error.code, error.message)
+
+    def complete(self) -> None:
+        """Reply, unless nobody wants to know."""
+        if self._acks == 0:
+            self.session.finish(self, None, [])
+        else:
+            self.reply(ProduceReply(self.results))
+
+
+class ListOffsetsCall(PartitionsCall):
+    """Look up offsets by time."""
+
+    def __init__(self, session: ClientSession, request: ListOffsetsRequest, correlation_id: int, size: int) -> None:
+        super().__init__(session, request, correlation_id, size)
+        self.entries = request.partitions
+
+    def command(self, entry: Any, index: int) -> FindOffset:
+        """Build the command for one partition."""
+        return FindOffset(self.session.actor_ref, self, index, entry.timestamp, entry.leader_epoch)
+
+    def error(self, entry: Any, error: BrokerError) -> PartitionOffset:
+        """Build the result of a partition that failed."""
+        return PartitionOffset(entry.topic, entry.partition, error.code, error.message)
+
+    def complete(self) -> None:
+        """Reply with the results."""
+        self.reply(ListOffsetsReply(self.results))
+
+
+class DeleteRecordsCall(PartitionsCall):
+    """Move log start offsets forward."""
+
+    def __init__(self, session: ClientSession, request: DeleteRecordsRequest, correlation_id: int, size: int) -> None:
+        super().__init__(session, request, correlation_id, size)
+        self.entries = request.partitions
+
+    def command(self, entry: Any, index: int) -> DeleteBefore:
+        """Build the command for one partition."""
+        return DeleteBefore(self.session.actor_ref, self, index, entry.offset)
+
+    def error(self, entry: Any, error: BrokerError) -> PartitionDeleted:
+        """Build the result of a partition that failed."""
+        return PartitionDeleted(entry.topic, entry.partition, error.code, error.message)
+
+    def complete(self) -> None:
+        """Reply with the results."""
+        self.reply(DeleteRecordsReply(self.results))
+
+
+class EpochEndCall(PartitionsCall):
+    """Find where leader epochs end."""
+
+    def __init__(
+        self, session: ClientSession, request: OffsetForLeaderEpochRequest, correlation_id: int, size: int
+    ) -> None:
+        super().__init__(session, request, correlation_id, size)
+        self.entries = request.partitions
+
+    def command(self, entry: Any, index: int) -> FindEpochEnd:
+        """Build the command for one partition."""
+        return FindEpochEnd(self.session.actor_ref, self, index, entry.leader_epoch, entry.current_leader_epoch)
+
+    def error(self, entry: Any, error: BrokerError) -> PartitionEpochEnd:
+        """Build the result of a partition that failed."""
+        return PartitionEpochEnd(entry.topic, entry.partition, error.code, error.message)
+
+    def complete(self) -> None:
+        """Reply with the results."""
+        self.reply(OffsetForLeaderEpochReply(self.results))
+
+
+class LogDirsCall(GatherCall):
+    """Describe the logs of all partitions on this node."""
+
+    def start(self) -> None:
+        """Ask every leader."""
+        context = self.session.context
+        names = [
+            (topic.name, index) for topic in context.image.topics.values() for index in range(len(topic.partitions))
+        ]
+        leaders = [(name, self.session.reactor.lookup(partition_address(*name))) for name in names]
+        self.expect(len(leaders))
+        if not leaders:
+            self.complete()
+        for index, ((topic, partition), leader) in enumerate(leaders):
+            if leader is None:
+                why = "no actor serves this partition at the moment"
+                self.on_answer(Answer(self, index, PartitionDirInfo(topic, partition, 0, -1, -1, -1, 0, why)))
+            else:
+                leader.tell(DescribeDir(self.session.actor_ref, self, index))
+
+    def complete(self) -> None:
+        """Reply with the results."""
+        context = self.session.context
+        total, usable = context.disk.space(context.config.data_dir)
+        self.reply(DescribeLogDirsReply(0, context.config.data_dir, total, usable, self.results))
+
+
+class ControllerRequestCall(Call):
+    """A request that the controller decides."""
+
+    def __init__(self, session: ClientSession, request: Request, correlation_id: int, size: int) -> None:
+        super().__init__(session, request, correlation_id, size)
+        self._request = request
+
+    def start(self) -> None:
+        """Pass it on."""
+        ask_controller(self.session, self, self._request)
+
+    def on_answer(self, answer: Answer) -> None:
+        """Reply with the controller's answer."""
+        self.reply(answer.body)
+
+
+def ask_controller(session: ClientSession, call: Call, request: Request) -> None:
+    """Send a request to the controller of this node."""
+    controller = session.reactor.lookup(CONTROLLER)
+    assert controller is not None, "a node without a controller takes no clients"
+    controller.tell(ControllerCall(session.actor_ref, call, 0, request))
+
+
+class MetadataCall(Call):
+    """Describe the cluster, after creating the topics that are missing, if that is wanted and allowed."""
+
+    def __init__(self, session: ClientSession, request: MetadataRequest, correlation_id: int, size: int) -> None:
+        super().__init__(session, request, correlation_id, size)
+        self._topics = request.topics
+        self._may_create = request.allow_auto_topic_creation and session.context.config.auto_create_topics_enable
+        self._errors: dict[str, tuple[int, str | None]] = {}
+
+    def start(self) -> None:
+        """Create what is missing, or reply at once."""
+        image = self.session.context.image
+        missing = [] if self._topics is None else [name for name in self._topics if name not in image.topics]
+        if missing and self._may_create:
+            wanted = [NewTopic(name) for name in dict.fromkeys(missing)]
+            ask_controller(self.session, self, CreateTopicsRequest(wanted, int(DEFAULT_TIMEOUT_MS)))
+        else:
+            self._describe()
+
+    def on_answer(self, answer: Answer) -> None:
+        """Reply, now that the topics are there; one that another client created meanwhile is no error."""
+        assert isinstance(answer.body, TopicsReply)
+        self._errors = {
+            result.topic: (result.error_code, result.error_message)
+            for result in answer.body.topics
+            if result.error_code
+        }
+        self._describe()
+
+    def _describe(self) -> None:
+        context = self.session.context
+        image = context.image
+        names = list(image.topics) if self._topics is None else list(dict.fromkeys(self._topics))
+        self.reply(
+            MetadataReply(
+                cluster_id=context.cluster_id,
+                controller_id=context.config.node_id,
+                brokers=[BrokerInfo(node.node_id, node.host, node.port, node.rack) for node in image.nodes.values()],
+                topics=[self._describe_topic(name, image.topics.get(name)) for name in names],
+            )
+        )
+
+    def _describe_topic(self, name: str, topic: TopicImage | None) -> TopicInfo:
+        if topic is None:
+            code, message = self._errors.get(name) or _why_missing(name)
+            return TopicInfo(name, code, message)
+        partitions = [
+            PartitionInfo(index, state.leader, state.leader_epoch, list(state.replicas), list(state.isr))
+            for index, state in enumerate(topic.partitions)
+        ]
+        return TopicInfo(name, 0, None, topic.topic_id, name.startswith("__"), partitions)
+
+
+def _why_missing(name: str) -> tuple[int, str]:
+    try:
+        check_topic_name(name)
+    except InvalidTopicError as error:
+        return error.code, error.message
+    return UnknownTopicOrPartitionError.code, f"there is no topic {name!r}"
+
+
+class DescribeConfigsCall(Call):
+    """Read settings."""
+
+    def __init__(self, session: ClientSession, request: DescribeConfigsRequest, correlation_id: int, size: int) -> None:
+        super().__init__(session, request, correlation_id, size)
+        self._resources = request.resources
+
+    def start(self) -> None:
+        """Reply from the image and the broker's own settings."""
+        self.reply(DescribeConfigsReply([self._describe(entry.type, entry.name) for entry in self._resources]))
+
+    def _describe(self, resource_type: int, name: str) -> ResourceConfigs:
+        context = self.session.context
+        overrides = context.image.config_of(resource_type, name)
+        if resource_type == CLIENT_RESOURCE:
+            configs = [ConfigValue(key, value, "client", "Bytes a second.") for key, value in overrides.items()]
+            return ResourceConfigs(resource_type, name, configs=configs)
+        if resource_type == TOPIC_RESOURCE and name in context.image.topics:
+            entries = topic_entries(context.config, overrides)
+        elif resource_type == BROKER_RESOURCE and name == str(context.config.node_id):
+            entries = broker_entries(context.config)
+        else:
+            code, message = _no_such_resource(resource_type, name, context.config.node_id)
+            return ResourceConfigs(resource_type, name, code, message)
+        configs = [
+            ConfigValue(entry.setting.name, value_text(entry.value), entry.source, entry.setting.doc)
+            for entry in entries
+        ]
+        return ResourceConfigs(resource_type, name, configs=configs)
+
+
+def _no_such_resource(resource_type: int, name: str, node_id: int) -> tuple[int, str]:
+    if resource_type == TOPIC_RESOURCE:
+        return _why_missing(name)
+    if resource_type == BROKER_RESOURCE:
+        return (
+            InvalidRequestError.code,
+            f"this is node {node_id}, which knows its own settings only, not those of {name!r}",
+        )
+    return InvalidRequestError.code, f"{resource_type} is no type of resource that has settings"
+
+
+class StatusCall(Call):
+    """Tell how the node is."""
+
+    def start(self) -> None:
+        """Reply with the counters."""
+        context = self.session.context
+        counters = {
+            **context.counters,
+            "requests-open": context.open_requests,
+            "bytes-queued": context.queued_bytes,
+            "topics": len(context.image.topics),
+            "partitions": context.image.partitions_count,
+        }
+        self.reply(
+            NodeStatusReply(
+                node_id=context.config.node_id,
+                cluster_id=context.cluster_id,
+                version=VERSION,
+                uptime_ms=int(context.clock.monotonic_ms() - context.started_ms),
+                pid=context.pid,
+                counters=sorted(counters.items()),
+            )
+        )
+
+
+_CALLS: dict[type[Request], Callable[[ClientSession, Any, int, int], Call]] = {
+    FetchRequest: FetchCall,
+    MetadataRequest: MetadataCall,
+    DescribeConfigsRequest: DescribeConfigsCall,
+    DescribeLogDirsRequest: LogDirsCall,
+    NodeStatusRequest: StatusCall,
+    ListOffsetsRequest: ListOffsetsCall,
+    DeleteRecordsRequest: DeleteRecordsCall,
+    OffsetForLeaderEpochRequest: EpochEndCall,
+    CreateTopicsRequest: ControllerRequestCall,
+    DeleteTopicsRequest: ControllerRequestCall,
+    CreatePartitionsRequest: ControllerRequestCall,
+    AlterConfigsRequest: ControllerRequestCall,
+    InitProducerIdRequest: ControllerRequestCall,
+}
+
+
+def open_call(session: ClientSession, request: Request, correlation_id: int, size: int, frames: list[bytes]) -> Call:
+    """Make the call for a request. Raises a BrokerError if the request contradicts itself."""
+    if isinstance(request, ProduceRequest):
+        return ProduceCall(session, request, correlation_id, size, frames)
+    return _CALLS[type(request)](session, request, correlation_id, size)

@@ -1,0 +1,342 @@
+"""ClientSession: one connected client. It turns messages into requests, requests into calls on other actors, and
+answers into replies; and it holds the client's credit, quota and idle time.
+
+Back-pressure: a request holds its bytes until it is answered, and a reply until ZeroMQ has taken it. A client that has
+more than its credit in open requests, or does not read its replies, or owes time to its quota, has its further messages
+parked here, in order; they count towards the node's own limit, at which it stops hearing (context.take).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    BrokerError,
+    InconsistentClusterIdError,
+    InvalidRequestError,
+    UnknownServerError,
+)
+from ..transport.envelope import (
+    MalformedEnvelopeError,
+    decode_request,
+    encode_error,
+    encode_reply,
+    readable_header,
+    split_request,
+)
+from ..transport.messages import (
+    CLIENT_RESOURCE,
+    PROTOCOL_VERSION,
+    REQUESTS,
+    ApiRange,
+    ApiVersionsReply,
+    ApiVersionsRequest,
+    Body,
+    CloseRequest,
+    Request,
+)
+from ..transport.network import SendResult
+from .actor import ReactorActor
+from .commands import Answer, Drain, Frames, Readable, Refusal
+from .requests import open_call
+
+if TYPE_CHECKING:
+    from ..transport.messages import Body, Request
+    from ..transport.network import Listener
+    from .calls import Call
+    from .context import NodeContext
+    from .quotas import Direction
+    from .timers import Timer
+
+logger = logging.getLogger(__name__)
+
+MAX_OPEN_CALLS = 1000
+"""Requests of one client that are worked on at a time; more of them are parked."""
+
+_RETRY_SEND_MS = 5.0
+
+
+class ClientSession(ReactorActor):
+    """One connection, known by its routing id."""
+
+    def __init__(self, context: NodeContext, listener: Listener, routing_id: bytes) -> None:
+        super().__init__()
+        self.context = context
+        self.client_id = ""
+        self._listener = listener
+        self._routing_id = routing_id
+        self._calls: dict[Call, None] = {}
+        self._calls_bytes = 0
+        self._parked: deque[list[bytes]] = deque()
+        self._outbox: deque[list[bytes]] = deque()
+        self._outbox_timer: Timer | None = None
+        self._muted_until_ms = 0.0
+        self._deadline_timer: Timer | None = None
+        self._last_heard_ms = context.clock.monotonic_ms()
+
+    def on_start(self) -> None:
+        """Begin to watch for silence."""
+        self.reactor.call_later(self.context.config.connections_max_idle_ms, self._check_idle)
+
+    def on_receive(self, message: Any) -> None:
+        """Handle a message of the client or an answer of another actor."""
+        match message:
+            case Answer():
+                call: Call = message.call
+                if not call.closed:
+                    call.on_answer(message)
+            case Frames():
+                self._last_heard_ms = self.context.clock.monotonic_ms()
+                self._hear(message.frames)
+            case Readable():
+                if not message.call.closed:
+                    message.call.on_readable(message.index)
+            case Refusal():
+                if not message.call.closed:
+                    message.call.on_refusal(message.error)
+            case Drain():
+                for call in list(self._calls):
+                    call.drain()
+            case _:
+                assert False, f"a session got {message!r}"  # noqa: B011, PT015 - nobody sends it anything else
+
+    # ---- requests
+
+    def _hear(self, frames: list[bytes]) -> None:
+        size = sum(map(len, frames))
+        self.context.open_requests += 1
+        self.context.take(size)
+        if self._parked or not self._may_begin():
+            self._parked.append(frames)
+            self.context.counters["requests-parked"] += 1
+            return
+        self._begin(frames, size)
+
+    def _may_begin(self) -> bool:
+        """Whether the client is within its credit, reads its replies, and owes its quota no time."""
+        return (
+            self._calls_bytes < self.context.config.session_credit_bytes
+            and len(self._calls) < MAX_OPEN_CALLS
+            and not self._outbox
+            and (self._muted_until_ms == 0.0 or self.context.clock.monotonic_ms() >= self._muted_until_ms)
+        )
+
+    def _begin_parked(self) -> None:
+        while self._parked and self._may_begin():
+            frames = self._parked.popleft()
+            self._begin(frames, sum(map(len, frames)))
+
+    def _begin(self, frames: list[bytes], size: int) -> None:
+        counters = self.context.counters
+        counters["requests"] += 1
+        try:
+            raw = split_request(frames[0] if frames else b"")
+        except BrokerError as error:
+            counters["requests-malformed"] += 1
+            if isinstance(error, MalformedEnvelopeError):
+                api, correlation_id = error.api, error.correlation_id
+            else:
+                api, correlation_id = readable_header(frames[0])
+            self._refuse(api, correlation_id, size, error)
+            return
+        try:
+            request = decode_request(raw)
+            if len(frames) > 1 and not request.BATCHES:
+                message = f"{type(request).__name__} comes alone, and {len(frames) - 1} frames follow it"
+                raise InvalidRequestError(message)
+            self._dispatch(request, raw.correlation_id, size, frames)
+        except BrokerError as error:
+            counters["requests-refused"] += 1
+            self._refuse(raw.api, raw.correlation_id, size, error)
+
+    def _dispatch(self, request: Request, correlation_id: int, size: int, frames: list[bytes]) -> None:
+        if isinstance(request, ApiVersionsRequest):
+            envelope = encode_reply(request.API, correlation_id, self._welcome(request))
+            self._finish_request(size)
+            self._send([envelope])
+        elif isinstance(request, CloseRequest):
+            self._finish_request(size)
+            self._close("the client said goodbye")
+        else:
+            call = open_call(self, request, correlation_id, size, frames)
+            self._calls[call] = None
+            self._calls_bytes += size
+            call.start()
+            if not call.closed:
+                self._watch_deadline(call)
+
+    def _welcome(self, request: ApiVersionsRequest) -> ApiVersionsReply:
+        cluster_id = self.context.cluster_id
+        if request.cluster_id is not None and request.cluster_id != cluster_id:
+            message = f"this is a node of cluster {cluster_id}, and the client means cluster {request.cluster_id}"
+            raise InconsistentClusterIdError(message)
+        self.client_id = request.client_id
+        return ApiVersionsReply(
+            cluster_id=cluster_id,
+            node_id=self.context.config.node_id,
+            apis=[ApiRange(api, PROTOCOL_VERSION, PROTOCOL_VERSION) for api in sorted(REQUESTS)],
+            credit_bytes=self.context.config.session_credit_bytes,
+            max_request_bytes=self.context.config.socket_request_max_bytes,
+            software="zmqbroker",
+        )
+
+    def _refuse(self, api: int, correlation_id: int, size: int, error: BrokerError) -> None:
+        logger.info("%s of %s: %s", error.name, self, error.message)
+        self._finish_request(size)
+        self._send([encode_error(api, correlation_id, error)])
+
+    # ---- replies
+
+    def finish(self, call: Call, body: Body | None, data: list[bytes], error: BrokerError | None = None) -> None:
+        """Close a call and send its reply: a body with data frames, an error, or nothing at all."""
+        assert call in self._calls, f"{call!r} is finished twice"
+        del self._calls[call]
+        self._calls_bytes -= call.size
+        call.closed = True
+        if error is not None:
+            self.context.counters["requests-refused"] += 1
+            self._refuse(call.api, call.correlation_id, call.size, error)
+        elif body is not None:
+            envelope = encode_reply(call.api, call.correlation_id, body, self._throttle(call, data))
+            self._finish_request(call.size)
+            self._send([envelope, *data])
+        else:
+            self._finish_request(call.size)
+        if self._parked:
+            self._begin_parked()
+
+    def _finish_request(self, size: int) -> None:
+        self.context.open_requests -= 1
+        self.context.give_back(size)
+
+    def _throttle(self, call: Call, data: list[bytes]) -> int:
+        """Charge what the call moved to the client's quota; ms for which the client is not heard."""
+        if call.quota is None:
+            return 0
+        rate = self._quota(call.quota)
+        if rate == 0:
+            return 0
+        moved = call.size if call.quota == "produce" else sum(map(len, data))
+        now_ms = self.context.clock.monotonic_ms()
+        wait_ms = self.context.quotas.charge(self.client_id, call.quota, moved, rate, now_ms)
+        if wait_ms > 0:
+            self.context.counters["requests-throttled"] += 1
+            self._muted_until_ms = now_ms + wait_ms
+            self.reactor.call_later(wait_ms, self._begin_parked)
+        return wait_ms
+
+    def _quota(self, direction: Direction) -> int:
+        """The client's own rate in bytes a second, else that of every client, else the broker's setting; 0: none."""
+        config = self.context.config
+        key, default = (
+            ("producer_byte_rate", config.quota_producer_default)
+            if direction == "produce"
+            else ("consumer_byte_rate", config.quota_consumer_default)
+        )
+        image = self.context.image
+        for name in (self.client_id, ""):
+            rate = image.config_of(CLIENT_RESOURCE, name).get(key)
+            if rate is not None:
+                return int(rate)
+        return default
+
+    def _send(self, frames: list[bytes]) -> None:
+        if self._outbox:
+            self._put_aside(frames)
+            return
+        result = self._listener.send(self._routing_id, frames)
+        if result is SendResult.FULL:
+            self._put_aside(frames)
+        elif result is SendResult.GONE:
+            self._close("the connection is gone")
+
+    def _put_aside(self, frames: list[bytes]) -> None:
+        """Keep a reply that ZeroMQ has no room for, because the client reads slowly."""
+        self._outbox.append(frames)
+        self.context.take(sum(map(len, frames)))
+        self.context.counters["replies-put-aside"] += 1
+        if self._outbox_timer is None:
+            self._outbox_timer = self.reactor.call_later(_RETRY_SEND_MS, self._send_outbox)
+
+    def _send_outbox(self) -> None:
+        self._outbox_timer = None
+        while self._outbox and not self.actor_stopped.is_set():
+            frames = self._outbox[0]
+            result = self._listener.send(self._routing_id, frames)
+            if result is SendResult.FULL:
+                self._outbox_timer = self.reactor.call_later(_RETRY_SEND_MS, self._send_outbox)
+                return
+            if result is SendResult.GONE:
+                self._close("the connection is gone")
+                return
+            self._outbox.popleft()
+            self.context.give_back(sum(map(len, frames)))
+        self._begin_parked()
+
+    # ---- time
+
+    def _watch_deadline(self, call: Call) -> None:
+        timer = self._deadline_timer
+        if timer is None or call.deadline_ms < timer.when_ms:
+            if timer is not None:
+                timer.cancel()
+            wait_ms = max(0.0, call.deadline_ms - self.context.clock.monotonic_ms())
+            self._deadline_timer = self.reactor.call_later(wait_ms, self._check_deadlines)
+
+    def _check_deadlines(self) -> None:
+        self._deadline_timer = None
+        now_ms = self.context.clock.monotonic_ms()
+        for call in [call for call in self._calls if call.deadline_ms <= now_ms]:
+            call.on_deadline()
+        if self._calls and not self.actor_stopped.is_set():
+            self._watch_deadline(min(self._calls, key=lambda call: call.deadline_ms))
+
+    def _check_idle(self) -> None:
+        if self.actor_stopped.is_set():
+            return
+        idle_ms = self.context.clock.monotonic_ms() - self._last_heard_ms
+        left_ms = self.context.config.connections_max_idle_ms - idle_ms
+        if left_ms <= 0 and not self._calls and not self._parked and not self._outbox:
+            self._close(f"nothing was heard for {idle_ms / 1000:.0f} s")
+        else:
+            self.reactor.call_later(max(left_ms, 1000.0), self._check_idle)
+
+    # ---- the end
+
+    def _close(self, why: str) -> None:
+        logger.debug("%s ends: %s", self, why)
+        self.context.counters["sessions-closed"] += 1
+        self.stop()
+        self._let_go()
+
+    def on_stop(self) -> None:
+        """Give back all that is held."""
+        self._let_go()
+
+    def on_failure(self, *failure: object) -> None:
+        """Answer what was open, so that no client waits for a session that broke."""
+        error = UnknownServerError(f"the session failed while it worked on this request: {failure[1]!r}")
+        for call in list(self._calls):
+            self._listener.send(self._routing_id, [encode_error(call.api, call.correlation_id, error)])
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for timer in (self._deadline_timer, self._outbox_timer):
+            if timer is not None:
+                timer.cancel()
+        self._deadline_timer = self._outbox_timer = None
+        for call in list(self._calls):
+            call.closed = True
+            call.abandon()
+            self._finish_request(call.size)
+        self._calls.clear()
+        self._calls_bytes = 0
+        for frames in self._parked:
+            self._finish_request(sum(map(len, frames)))
+        self._parked.clear()
+        for frames in self._outbox:
+            self.context.give_back(sum(map(len, frames)))
+        self._outbox.clear()
+        self.context.quotas.forget(self.client_id, self.context.clock.monotonic_ms())

@@ -1,0 +1,145 @@
+"""What several verbs share: the flags that they have in common, `name=value` pairs, tables and JSON lines."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Iterable, Sequence
+
+DEFAULT_SERVER = "127.0.0.1:9292"
+DEFAULT_TIMEOUT_MS = 10_000
+COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
+
+
+def add_server(parser: ArgumentParser) -> None:
+    """Declare where the broker is, and how long to wait for it."""
+    parser.add_argument(
+        "--bootstrap-server",
+        metavar="HOST:PORT",
+        default=DEFAULT_SERVER,
+        help=f"any broker of the cluster, or several with commas between (default {DEFAULT_SERVER})",
+    )
+    parser.add_argument(
+        "--request-timeout-ms",
+        metavar="MS",
+        type=positive,
+        default=DEFAULT_TIMEOUT_MS,
+        help=f"how long the broker may take to answer (default {DEFAULT_TIMEOUT_MS})",
+    )
+
+
+def add_format(parser: ArgumentParser) -> None:
+    """Declare --format."""
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="for people (text, the default) or programs (json)"
+    )
+
+
+def add_producing(parser: ArgumentParser) -> None:
+    """Declare what a producer can be told on every command line."""
+    parser.add_argument(
+        "--acks",
+        choices=("0", "1", "-1", "all"),
+        default="all",
+        help="who must have a record: nobody (0), the leader (1), every in-sync replica (all, the default)",
+    )
+    parser.add_argument("--compression", choices=COMPRESSIONS, default="none", help="how batches are compressed")
+    add_properties(parser, "producer", "linger_ms=5")
+
+
+def add_properties(parser: ArgumentParser, client: str, example: str) -> None:
+    """Declare --property."""
+    parser.add_argument(
+        "--property",
+        metavar="KEY=VALUE",
+        dest="properties",
+        action="append",
+        default=[],
+        help=f"a setting of the {client}, for example {example}; may be repeated",
+    )
+
+
+def positive(text: str) -> int:
+    """Read a number from 1 up, for argparse."""
+    value = natural(text)
+    if value == 0:
+        message = "0 is too small; at least 1 is expected"
+        raise ArgumentTypeError(message)
+    return value
+
+
+def natural(text: str) -> int:
+    """Read a number from 0 up, for argparse."""
+    if not (text.isascii() and text.isdecimal()):
+        message = f"{text!r} is not a whole number from 0 up"
+        raise ArgumentTypeError(message)
+    return int(text)
+
+
+def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
+    """Split KEY=VALUE texts. Raises ConfigError for one without a key or `=`."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            message = f"{flag} {text!r}: KEY=VALUE is expected"
+            raise ConfigError(message)
+        found[name.strip()] = value.strip()
+    return found
+
+
+def client_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Read --property: names with dots or underscores; numbers, true and false become what they look like."""
+    return {name.replace(".", "_"): _value(text) for name, text in pairs(texts, "--property").items()}
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on one line."""
+    print(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print aligned columns: numbers to the right, the rest to the left. Pipes well: no frames, no colours."""
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max([len(head), *(len(row[at]) for row in texts)]) for at, head in enumerate(heads)]
+    right = [bool(rows) and all(isinstance(row[at], int | float) for row in rows) for at in range(len(heads))]
+    for line in (list(heads), *texts):
+        cells = [
+            f"{cell:>{width}}" if to_right else f"{cell:<{width}}"
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def say(sentence: str) -> None:
+    """Tell the person at the terminal, not the program at the other end of the pipe."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def as_text(name: str, data: bytes | None) -> dict[str, str | None]:
+    """Put bytes into JSON: as text where they are UTF-8, else in base64 under a name that says so."""
+    if data is None:
+        return {name: None}
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data).decode()}

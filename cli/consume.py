@@ -1,0 +1,163 @@
+"""`zmqbroker consume`: print records, one line for each, from now on or --from-beginning.
+
+Runs until --max-messages are printed, --timeout-ms have passed without a record, or Ctrl-C. A reader that closes the
+pipe (`| head`) ends it too. The text format writes keys and values as the bytes they are.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING
+
+from ..client.consumer import Consumer
+from ..client.types import TopicPartition
+from ..errors import ConfigError
+from .common import add_format, add_properties, add_server, as_text, client_settings, natural, positive, say
+from .connect import check_topic
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterable
+
+    from ..client.types import ConsumerRecord
+
+POLL_MS = 200
+"""How long one poll waits: bounds how late a signal is noticed."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("--topic", required=True, help="what to read")
+    parser.add_argument("--partition", type=natural, metavar="N", help="read this partition only (default: all)")
+    parser.add_argument("--from-beginning", action="store_true", help="start with the oldest record there is")
+    parser.add_argument(
+        "--offset", type=_offset, metavar="N|earliest|latest", help="where to start; a number needs --partition"
+    )
+    parser.add_argument("--max-messages", type=positive, metavar="N", help="stop after this many records")
+    parser.add_argument("--timeout-ms", type=positive, metavar="MS", help="stop after so long without a record")
+    parser.add_argument("--print-key", action="store_true", help="write the key before the value")
+    parser.add_argument("--print-timestamp", action="store_true", help="write the timestamp in ms")
+    parser.add_argument("--print-partition", action="store_true", help="write the partition")
+    parser.add_argument("--print-offset", action="store_true", help="write the offset")
+    parser.add_argument("--print-headers", action="store_true", help="write the headers as name:value,...")
+    parser.add_argument(
+        "--key-separator", metavar="TEXT", default="\t", help="what to write between these (default: a tab)"
+    )
+    add_format(parser)
+    add_properties(parser, "consumer", "fetch_max_wait_ms=100")
+    add_server(parser)
+
+
+def _offset(text: str) -> int | str:
+    if text in ("earliest", "latest"):
+        return text
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    message = f"{text!r} is neither a number from 0 up nor earliest or latest"
+    raise ArgumentTypeError(message)
+
+
+def run(args: Namespace) -> int:
+    """Print until one of the ends is reached."""
+    if isinstance(args.offset, int) and args.partition is None:
+        message = "--offset with a number needs --partition: each partition counts its own offsets"
+        raise ConfigError(message)
+    if args.from_beginning and args.offset is not None:
+        message = "--from-beginning and --offset say different things about where to start; give one of them"
+        raise ConfigError(message)
+    check_topic(args.topic, args)
+    settings = {
+        "auto_offset_reset": "earliest" if args.from_beginning or args.offset == "earliest" else "latest",
+        "max_poll_records": 5_000,
+        **client_settings(args.properties),
+    }
+    printed = 0
+    with Consumer(bootstrap_servers=args.bootstrap_server, **settings) as consumer:
+        _point(consumer, args)
+        printer = _json_lines if args.format == "json" else _Text(args).lines
+        try:
+            while args.max_messages is None or printed < args.max_messages:
+                records = _poll(consumer, args.timeout_ms)
+                if not records:
+                    break
+                if args.max_messages is not None:
+                    records = records[: args.max_messages - printed]
+                sys.stdout.buffer.write(printer(records))
+                sys.stdout.buffer.flush()
+                printed += len(records)
+        except KeyboardInterrupt:  # the usual way to end it
+            pass
+    say(f"{printed:,} records read from topic {args.topic}")
+    return 0
+
+
+def _point(consumer: Consumer, args: Namespace) -> None:
+    """Tell the consumer what to read and where to start."""
+    if args.partition is None:
+        consumer.subscribe([args.topic])
+        return
+    partition = TopicPartition(args.topic, args.partition)
+    consumer.assign([partition])
+    if isinstance(args.offset, int):
+        consumer.seek(partition, args.offset)
+
+
+def _poll(consumer: Consumer, timeout_ms: int | None) -> list[ConsumerRecord]:
+    """Wait for records, in pieces so that Ctrl-C is noticed; an empty list when the time is over."""
+    left = timeout_ms
+    while True:
+        wait = POLL_MS if left is None else min(POLL_MS, left)
+        found = consumer.poll(timeout_ms=wait)
+        if found:
+            return [record for records in found.values() for record in records]
+        if left is not None:
+            left -= wait
+            if left <= 0:
+                return []
+
+
+def _json_lines(records: Iterable[ConsumerRecord]) -> bytes:
+    lines = []
+    for record in records:
+        fields = {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "timestamp": record.timestamp,
+            **as_text("key", record.key),
+            **as_text("value", record.value),
+            "headers": [{"name": name, **as_text("value", value)} for name, value in record.headers],
+        }
+        lines.append(json.dumps(fields, separators=(",", ":"), ensure_ascii=False) + "\n")
+    return "".join(lines).encode()
+
+
+class _Text:
+    """Writes records as lines of text."""
+
+    def __init__(self, args: Namespace) -> None:
+        self._args = args
+        self._separator = args.key_separator.encode()
+
+    def lines(self, records: Iterable[ConsumerRecord]) -> bytes:
+        """All the records' lines, each with its newline."""
+        return b"".join(
+            self._separator.join([*self._before(record), record.value or b""]) + b"\n" for record in records
+        )
+
+    def _before(self, record: ConsumerRecord) -> list[bytes]:
+        args = self._args
+        parts = []
+        if args.print_timestamp:
+            parts.append(b"%d" % record.timestamp)
+        if args.print_partition:
+            parts.append(b"%d" % record.partition)
+        if args.print_offset:
+            parts.append(b"%d" % record.offset)
+        if args.print_headers:
+            parts.append(b",".join(name.encode() + b":" + (value or b"") for name, value in record.headers))
+        if args.print_key:
+            parts.append(b"null" if record.key is None else record.key)
+        return parts

@@ -1,0 +1,1 @@
+"""The native client: Producer, Consumer, Admin, and their asyncio twins."""

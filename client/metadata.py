@@ -1,0 +1,170 @@
+"""What a client knows of the cluster: nodes, topics, leaders. A driver that asks again when it is doubted or old."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import BrokerError, LeaderNotAvailableError, UnknownTopicOrPartitionError, ZmqBrokerError, error_for
+from ..transport.messages import MetadataReply, MetadataRequest, TopicInfo
+from .connection import FOREVER, Answer, Call, Connection
+
+if TYPE_CHECKING:
+    from .io import ClientIO
+
+
+class PartitionState(NamedTuple):
+    """Who leads a partition; leader -1: nobody at the moment."""
+
+    leader: int
+    leader_epoch: int
+
+
+class ClusterMetadata:
+    """Nodes and topics as of the last answer. All methods are called under the client's lock."""
+
+    def __init__(self, io: ClientIO) -> None:
+        self.version = 0
+        """Grows with every answer."""
+        self.auto_create = False
+        """Whether asking for a topic creates it: a producer's does."""
+        self.cluster_id = ""
+        self.controller_id = -1
+        self.nodes: dict[int, str] = {}
+        self.topics: dict[str, dict[int, PartitionState]] = {}
+        self.errors: dict[str, BrokerError] = {}
+        """Why a topic of interest is not in `topics`."""
+        self.last_error: ZmqBrokerError | None = None
+        self._io = io
+        self._topic_ids: dict[str, str] = {}
+        self._interest: set[str] = set()
+        self._needed = False
+        self._under_way = False
+        self._asked: Connection | None = None
+        self._not_before = 0.0
+        self._expires = FOREVER
+
+    def add_topics(self, topics: set[str] | frozenset[str]) -> None:
+        """Keep these topics known."""
+        if not topics <= self._interest:
+            self._interest |= topics
+            self.refresh(at_once=True)
+
+    def forget_topics(self, topics: set[str]) -> None:
+        """Keep these topics known no more."""
+        self._interest -= topics
+
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Ask as soon as may be: retry_backoff_ms after the last answer, or now."""
+        self._needed = True
+        if at_once:
+            self._not_before = 0.0
+
+    def connection_failed(self, connection: Connection) -> None:
+        """A connection broke: leaders may have moved."""
+        if connection.address in self.nodes.values():
+            self.refresh()
+
+    def leader(self, topic: str, partition: int) -> Connection | None:
+        """The connection to a partition's leader; None (and a refresh is asked for) if it is not known."""
+        state = self.topics.get(topic, {}).get(partition)
+        address = self.nodes.get(state.leader) if state is not None else None
+        if address is None:
+            self.refresh()
+            return None
+        return self._io.connection(address)
+
+    def node(self, node_id: int) -> Connection | None:
+        """The connection to a node by its id."""
+        address = self.nodes.get(node_id)
+        return None if address is None else self._io.connection(address)
+
+    def any_connection(self) -> Connection:
+        """Some connection that works, else one worth trying: known nodes and bootstrap servers in turn."""
+        addresses = list(dict.fromkeys([*self.nodes.values(), *self._io.options.addresses]))
+        connections = [self._io.connection(address) for address in addresses]
+        usable = [connection for connection in connections if connection.is_usable]
+        fresh = [connection for connection in connections if not connection.is_backing_off]
+        if usable:
+            return min(usable, key=lambda connection: connection.in_flight)
+        # Random, so that a thousand clients do not all ask the first server of the list.
+        return random.choice(fresh or connections)  # noqa: S311 - no secret
+
+    def why_unknown(self, topic: str) -> ZmqBrokerError:
+        """The best that is known about why a topic cannot be used."""
+        return self.errors.get(topic) or self.last_error or UnknownTopicOrPartitionError(f"topic {topic!r} is not known")
+
+    def step(self, now: float) -> None:
+        """Ask, if it is needed and due."""
+        if now >= self._expires:
+            self._needed = True
+        if not self._needed or self._under_way or now < self._not_before:
+            return
+        self._needed = False
+        self._under_way = True
+        options = self._io.options
+        connection = self._asked = self.any_connection()
+        request = MetadataRequest(sorted(self._interest), self.auto_create)
+        connection.submit(Call(request, self._answered, now + options.request_timeout_ms / 1000), now)
+
+    def next_deadline(self) -> float:
+        """When `step` is due."""
+        if self._under_way:
+            return FOREVER
+        return self._not_before if self._needed else self._expires
+
+    def _answered(self, outcome: Answer | ZmqBrokerError) -> None:
+        now = self._io.now()
+        options = self._io.options
+        self._under_way = False
+        self._not_before = now + options.retry_backoff_ms / 1000
+        self._io.progress += 1
+        if isinstance(outcome, ZmqBrokerError):
+            self.last_error = outcome
+            self._needed = True
+            others = len({*self.nodes.values(), *options.addresses}) > 1
+            if others and self._asked is not None and self._asked.is_backing_off:
+                self._not_before = now  # the next node may answer; the broken one has its own back-off
+                if all(self._io.connection(a).is_backing_off for a in {*self.nodes.values(), *options.addresses}):
+                    self._not_before = now + options.reconnect_backoff_ms / 1000
+            return
+        reply = outcome.body
+        assert isinstance(reply, MetadataReply)
+        self.last_error = None
+        self._expires = now + options.metadata_max_age_ms / 1000
+        self.version += 1
+        self.cluster_id = reply.cluster_id
+        self.controller_id = reply.controller_id
+        self.nodes = {broker.node_id: _address(broker.host, broker.port) for broker in reply.brokers}
+        for topic in reply.topics:
+            self._learn(topic)
+
+    def _learn(self, info: TopicInfo) -> None:
+        if info.error_code:
+            error = error_for(info.error_code, info.error_message)
+            self.errors[info.topic] = error
+            self.topics.pop(info.topic, None)
+            if error.retriable and info.topic in self._interest:
+                self._needed = True
+            return
+        states = {item.partition: PartitionState(item.leader, item.leader_epoch) for item in info.partitions}
+        leaderless = [number for number, state in states.items() if state.leader < 0]
+        if leaderless:
+            self._needed = True
+            self.errors[info.topic] = LeaderNotAvailableError(
+                f"partition {info.topic}-{leaderless[0]} has no leader at the moment"
+            )
+        else:
+            self.errors.pop(info.topic, None)
+        same = self._topic_ids.get(info.topic) == info.topic_id
+        self._topic_ids[info.topic] = info.topic_id
+        known = self.topics.get(info.topic, {}) if same else {}
+        for number, state in states.items():
+            old = known.get(number)
+            if old is not None and old.leader_epoch > state.leader_epoch >= 0:
+                states[number] = old  # a node that lags behind must not send us back to an older leader
+        self.topics[info.topic] = dict(sorted(states.items()))
+
+
+def _address(host: str, port: int) -> str:
+    return f"tcp://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"tcp://{host}:{port}"

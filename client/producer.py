@@ -1,0 +1,531 @@
+"""The producer: `send` puts records into batches and returns at once; batches leave as soon as that is worth it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from ..errors import BufferTimeoutError, ClosedError, MessageTooLargeError, ZmqBrokerError
+from .accumulator import BATCH_OVERHEAD, NO_HEADERS, RECORD_OVERHEAD, PartitionQueue, ProducerBatch
+from .futures import BatchesFuture, RecordFuture
+from .io import ClientIO
+from .options import ProducerOptions, make_options
+from .partitioner import positive_hash
+from .sender import Sender, headers_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+_FRAMING = BATCH_OVERHEAD + RECORD_OVERHEAD
+
+
+class ProducerSettings(TypedDict, total=False):
+    """The keywords of a producer; `client.options.ProducerOptions` says what they mean."""
+
+    bootstrap_servers: str | Sequence[str]
+    client_id: str
+    key_serializer: Callable[[Any], bytes | None] | None
+    value_serializer: Callable[[Any], bytes | None] | None
+    acks: int | str
+    retries: int
+    batch_size: int
+    linger_ms: float
+    buffer_memory: int
+    max_block_ms: int
+    compression_type: str | None
+    delivery_timeout_ms: int
+    request_timeout_ms: int
+    connect_timeout_ms: int
+    retry_backoff_ms: int
+    reconnect_backoff_ms: int
+    reconnect_backoff_max_ms: int
+    max_in_flight_requests_per_connection: int
+    max_request_size: int
+    enable_idempotence: bool
+    partitioner: Callable[[bytes | None, list[int], list[int]], int] | None
+    metadata_max_age_ms: int
+
+
+class Producer:
+    """Sends records. May be used by several threads at once.
+
+    Nothing is connected before the first record is sent. Raises ConfigError for an unknown setting or a value out of
+    range. After a fork the child needs a producer of its own.
+    """
+
+    def __init__(self, **settings: Unpack[ProducerSettings]) -> None:
+        self._setup(make_options(ProducerOptions, settings))
+        self._io.start_thread("zmqbroker-producer")
+
+    def _setup(self, options: ProducerOptions) -> None:
+        self._options = options
+        self._io = io = ClientIO(options)
+        io.metadata.auto_create = True
+        self._sender = Sender(io, options, self._batch_closed)
+        io.drivers.append(self._sender)
+        self._acquire = io.lock.acquire
+        self._release = io.lock.release
+        self._queues: dict[str, dict[int, PartitionQueue]] = {}
+        self._sticky: dict[str, int] = {}
+        """The partition that records of a topic without a key go to, until its batch is closed."""
+        self._turns: dict[str, int] = {}
+        self._fast: dict[str, ProducerBatch] = {}
+        """The open batch there: a record that fits is just appended. Always empty if values have a serializer."""
+        self._keyed: dict[str, list[PartitionQueue]] = {}
+        """A topic's queues in order, if keys can be hashed just so."""
+        self._plain_values = options.value_serializer is None
+        self._plain = self._plain_values and options.key_serializer is None and options.partitioner is None
+        self._metadata_version = -1
+        self._nagle = options.linger_ms == 0
+        self._buffer_memory = options.buffer_memory
+        self._closed = False
+
+    # ---- sending
+
+    def send(
+        self,
+        topic: str,
+        value: Any = None,
+        key: Any = None,
+        headers: Sequence[tuple[str, bytes | None]] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> RecordFuture:
+        """Send one record; returns a future of where it will be.
+
+        Returns at once unless the buffer is full or the topic not yet known (max_block_ms). Raises BufferTimeoutError,
+        MessageTooLargeError, ClosedError, the error that keeps the topic from being known, and TypeError for what is
+        not bytes without a serializer; everything that happens later is the future's.
+        """
+        if headers is None and partition is None and timestamp_ms is None and type(value) is bytes:
+            if key is None:
+                size = len(value) + RECORD_OVERHEAD
+                self._acquire()
+                try:
+                    batch = self._fast.get(topic)
+                    if batch is not None and (size := batch.size + size) <= batch.limit:
+                        batch.size = size
+                        records = batch.records
+                        future = RecordFuture(batch, len(records))
+                        records.append((time_ns() // 1_000_000, None, value, NO_HEADERS))
+                        return future
+                finally:
+                    self._release()
+            elif type(key) is bytes:
+                size = len(value) + len(key) + RECORD_OVERHEAD
+                self._acquire()
+                try:
+                    queues = self._keyed.get(topic)
+                    if queues is not None:
+                        batch = queues[positive_hash(key) % len(queues)].open
+                        if batch is not None and (size := batch.size + size) <= batch.limit:
+                            batch.size = size
+                            records = batch.records
+                            future = RecordFuture(batch, len(records))
+                            records.append((time_ns() // 1_000_000, key, value, NO_HEADERS))
+                            return future
+                finally:
+                    self._release()
+        return self._send(topic, value, key, headers, partition, timestamp_ms)
+
+    def _send(
+        self,
+        topic: str,
+        value: Any,
+        key: Any,
+        headers: Sequence[tuple[str, bytes | None]] | None,
+        partition: int | None,
+        timestamp_ms: int | None,
+    ) -> RecordFuture:
+        """`send` in general: everything checked, any batch closed, opened and sent."""
+        options = self._options
+        value = _as_bytes("value", value, options.value_serializer)
+        key = _as_bytes("key", key, options.key_serializer)
+        pairs = _checked_headers(headers) if headers else NO_HEADERS
+        size = RECORD_OVERHEAD + len(value or b"") + len(key or b"") + headers_size(pairs)
+        self._check_size(size)
+        if timestamp_ms is not None and (type(timestamp_ms) is not int or timestamp_ms < 0):
+            message = f"timestamp_ms={timestamp_ms!r}: milliseconds since 1970 are expected, 0 or more"
+            raise ValueError(message)
+        stamp = time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
+        self._make_ready(topic)
+        self._acquire()
+        due = True
+        try:
+            if self._closed:
+                raise ClosedError(_CLOSED)
+            queue = self._queue_for(topic, key, partition)
+            batch = queue.open
+            due = batch is None
+            if batch is not None and batch.size + size > batch.limit:
+                self._sender.close_batch(queue)
+                batch, due = None, True
+                if key is None and partition is None:
+                    queue = self._queue_for(topic, key, partition)
+                    batch = queue.open
+                    if batch is not None and batch.size + size > batch.limit:
+                        self._sender.close_batch(queue)
+                        batch = None
+            if batch is None:
+                batch = self._open(queue, size)
+            future = self._append(batch, (stamp, key, value, pairs), size)
+        except BaseException:
+            self._release()
+            raise
+        if due:
+            self._io.pass_and_release()
+        else:
+            self._release()
+        return future
+
+    def _append(self, batch: ProducerBatch, record: tuple[int, bytes | None, bytes | None, Any], size: int) -> RecordFuture:
+        future = RecordFuture(batch, len(batch.records))
+        batch.records.append(record)
+        batch.size += size
+        return future
+
+    def send_many(
+        self,
+        topic: str,
+        values: Iterable[Any],
+        *,
+        key: Any = None,
+        keys: Sequence[Any] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> BatchesFuture:
+        """Send many records, in order; one future for all. Far cheaper a record than `send`.
+
+        With `key` all go where that key goes; with `keys`, one for each value, each goes where its own does. Without
+        either they fill one partition's batch after the other. Waits and raises as `send`; if it raises, the records
+        before the one at fault are sent.
+        """
+        values = values if isinstance(values, list) else list(values)
+        if keys is not None:
+            return self._send_keyed(topic, values, keys, partition, timestamp_ms)
+        options = self._options
+        if options.value_serializer is not None:
+            values = [options.value_serializer(value) for value in values]
+        if not set(map(type, values)) <= {bytes}:
+            values = [_as_bytes("value", value, None) for value in values]
+        raw_key = _as_bytes("key", key, options.key_serializer)
+        parts: list[tuple[ProducerBatch, int, int]] = []
+        position = 0
+        while position < len(values):
+            self._make_ready(topic)
+            position = self._send_some(topic, values, position, raw_key, partition, timestamp_ms, parts)
+        return BatchesFuture(parts)
+
+    def _send_some(
+        self,
+        topic: str,
+        values: list[Any],
+        position: int,
+        key: bytes | None,
+        partition: int | None,
+        timestamp_ms: int | None,
+        parts: list[tuple[ProducerBatch, int, int]],
+    ) -> int:
+        """Fill one batch from the values at a position; returns the position of what is left."""
+        framing = RECORD_OVERHEAD + len(key or b"")
+        stamp = time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
+        self._acquire()
+        try:
+            if self._closed:
+                raise ClosedError(_CLOSED)
+            queue = self._queue_for(topic, key, partition)
+            batch = queue.open
+            first = framing + len(values[position] or b"")
+            if batch is not None and batch.size + first > batch.limit:
+                self._sender.close_batch(queue)
+                queue = self._queue_for(topic, key, partition)
+                batch = queue.open
+            if batch is not None and batch.size + first > batch.limit:
+                self._sender.close_batch(queue)
+                batch = None
+            if batch is None:
+                self._check_size(first)
+                batch = self._open(queue, first)
+            count, size = _how_many(values, position, framing, batch.limit - batch.size)
+            chunk = values[position : position + count]
+            parts.append((batch, len(batch.records), count))
+            batch.records += [(stamp, key, value, NO_HEADERS) for value in chunk]
+            batch.size += size
+            batch.urgent = True  # its end is known: it need not wait for more
+            if position + count < len(values):
+                self._sender.close_batch(queue)
+        except BaseException:
+            self._release()
+            raise
+        self._io.pass_and_release()
+        return position + count
+
+    def _send_keyed(
+        self, topic: str, values: list[Any], keys: Sequence[Any], partition: int | None, timestamp_ms: int | None
+    ) -> BatchesFuture:
+        if len(keys) != len(values):
+            message = f"{len(values)} values and {len(keys)} keys were given: one key for each value is expected"
+            raise ValueError(message)
+        parts: list[tuple[ProducerBatch, int, int]] = []
+        for value, key in zip(values, keys, strict=True):
+            parts.append(self.send(topic, value, key, None, partition, timestamp_ms).position())
+        return BatchesFuture(parts)
+
+    # ---- queues
+
+    def _make_ready(self, topic: str) -> None:
+        """Wait until the topic is known and the buffer has room."""
+        if self._closed:
+            raise ClosedError(_CLOSED)
+        io = self._io
+        if topic not in io.metadata.topics:
+            self._wait_for_topic(topic)
+        if self._sender.used_bytes >= self._buffer_memory:
+            self._wait_for_room()
+
+    def _wait_for_topic(self, topic: str) -> None:
+        if not isinstance(topic, str) or not topic:
+            message = f"topic={topic!r}: a topic's name is expected"
+            raise TypeError(message)
+        io, metadata = self._io, self._io.metadata
+        with io.lock:
+            metadata.add_topics({topic})
+            metadata.refresh()
+
+        def known() -> bool:
+            error = metadata.errors.get(topic)
+            return topic in metadata.topics or (error is not None and not error.retriable)
+
+        io.wait_until(known, io.now() + self._options.max_block_ms / 1000)
+        if topic in metadata.topics:
+            return
+        io.check_open()
+        cause = metadata.why_unknown(topic)
+        with io.lock:
+            metadata.forget_topics({topic})
+        if not cause.retriable:
+            raise cause
+        waited = f"topic {topic!r} could not be used within max_block_ms={self._options.max_block_ms}"
+        raise type(cause)(f"{waited}: {cause.message}") from cause
+
+    def _wait_for_room(self) -> None:
+        io, sender = self._io, self._sender
+        with io.lock:
+            sender.close_all()  # nothing shall wait for more records while there is no room for them
+        room = io.wait_until(
+            lambda: sender.used_bytes < self._buffer_memory, io.now() + self._options.max_block_ms / 1000
+        )
+        if not room:
+            io.check_open()
+            message = (
+                f"the buffer holds {sender.used_bytes} bytes of unacknowledged records and did not fall below"
+                f" buffer_memory={self._buffer_memory} within max_block_ms={self._options.max_block_ms}"
+            )
+            raise BufferTimeoutError(message)
+
+    def _queue_for(self, topic: str, key: bytes | None, partition: int | None) -> PartitionQueue:
+        metadata = self._io.metadata
+        if metadata.version != self._metadata_version:
+            self._metadata_version = metadata.version
+            self._keyed.clear()
+        states = metadata.topics.get(topic) or {}
+        queues = self._queues.setdefault(topic, {})
+        if partition is not None:
+            if partition not in states:
+                message = f"topic {topic!r} has no partition {partition!r}; it has {len(states)}"
+                raise ValueError(message)
+        elif self._options.partitioner is not None:
+            available = [number for number, state in states.items() if state.leader >= 0]
+            partition = self._options.partitioner(key, list(states), available)
+        elif key is not None:
+            partition = positive_hash(key) % len(states)
+            if self._plain and topic not in self._keyed:
+                self._keyed[topic] = [queues.setdefault(n, PartitionQueue(topic, n)) for n in range(len(states))]
+        else:
+            partition = self._sticky.get(topic)
+            if partition is None:
+                available = [number for number, state in states.items() if state.leader >= 0] or list(states)
+                partition = self._sticky[topic] = available[self._turn(topic, len(available))]
+        queue = queues.get(partition)
+        if queue is None:
+            queue = queues[partition] = PartitionQueue(topic, partition)
+        return queue
+
+    def _turn(self, topic: str, count: int) -> int:
+        turn = self._turns.get(topic, time_ns() // 1000) + 1
+        self._turns[topic] = turn
+        return turn % count
+
+    def _open(self, queue: PartitionQueue, first_size: int) -> ProducerBatch:
+        batch = self._sender.open_batch(queue, first_size)
+        if self._plain_values and self._sticky.get(queue.topic) == queue.partition:
+            # Whether it stays open is for the pass that follows to say: if so, `send` just appends to it.
+            self._fast[queue.topic] = batch
+        return batch
+
+    def _batch_closed(self, batch: ProducerBatch) -> None:
+        topic = batch.queue.topic
+        if self._fast.get(topic) is batch:
+            del self._fast[topic]
+        if self._sticky.get(topic) == batch.queue.partition:
+            del self._sticky[topic]
+
+    def _check_size(self, size: int) -> None:
+        most = self._options.max_request_size
+        if size + BATCH_OVERHEAD > most:
+            message = (
+                f"the record takes up to {size + BATCH_OVERHEAD} bytes with its batch's header, more than"
+                f" max_request_size={most}; raise it (and the topic's max.message.bytes), or send less"
+            )
+            raise MessageTooLargeError(message)
+
+    # ---- everything else
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Send all that is buffered and wait (seconds; None: until the delivery time-out) until its fate is known.
+
+        Raises the first error since the last flush if any record failed since then, saying how many did; TimeoutError
+        if not everything is answered in time.
+        """
+        self._drain(timeout)
+        self._raise_failures()
+
+    def _drain(self, timeout: float | None) -> None:
+        io, sender = self._io, self._sender
+        with io.lock:
+            sender.close_all()
+            waiting = sender.unfinished()
+        if timeout is None:
+            timeout = self._options.delivery_timeout_ms / 1000 + 1.0
+
+        def all_done() -> bool:
+            while waiting and waiting[-1].done:
+                waiting.pop()
+            if waiting and waiting[-1].parts is not None:
+                waiting.extend(waiting.pop().parts or ())
+                return all_done()
+            return not waiting
+
+        if not io.wait_until(all_done, io.now() + timeout):
+            io.check_open()
+            count = sum(batch.count for batch in waiting if not batch.done)
+            message = f"up to {count} records are not acknowledged after {timeout:g} s"
+            raise TimeoutError(message)
+
+    def _raise_failures(self) -> None:
+        sender = self._sender
+        with self._io.lock:
+            failed, sender.failed_records = sender.failed_records, 0
+            error, sender.first_error = sender.first_error, None
+        if error is not None:
+            message = f"{failed} records failed since the last flush; the first: {error.message}"
+            raise type(error)(message) from error
+
+    def partitions_for(self, topic: str) -> set[int]:
+        """The partitions of a topic, which is created if it does not exist. Waits up to max_block_ms."""
+        if topic not in self._io.metadata.topics:
+            self._wait_for_topic(topic)
+        return set(self._io.metadata.topics[topic])
+
+    def bootstrap_connected(self) -> bool:
+        """Whether some broker is connected."""
+        with self._io.lock:
+            return any(connection.is_usable for connection in self._io.connections.values())
+
+    def metrics(self) -> dict[str, float]:
+        """Counters since the start: records, batches, bytes, requests, retries; what is buffered and in flight now."""
+        with self._io.lock:
+            sender, connections = self._sender, self._io.connections.values()
+            batches = sender.counters["batches_sent"]
+            return {
+                **sender.counters,
+                "buffer_used_bytes": sender.used_bytes,
+                "requests_in_flight": sum(connection.in_flight for connection in connections),
+                "throttle_time_ms": max((connection.throttle_time_ms for connection in connections), default=0),
+                "records_per_batch": sender.counters["records_sent"] / batches if batches else 0.0,
+            }
+
+    def close(self, timeout: float | None = None) -> None:
+        """Send what is buffered, wait for it (seconds; None: until the delivery time-out), and disconnect.
+
+        What is not acknowledged by then fails with ClosedError. Raises what made records fail since the last flush.
+        """
+        if self._closed:
+            return
+        try:
+            self._drain(timeout)
+        except (TimeoutError, ZmqBrokerError):
+            pass  # counted below: what is left fails now, and that is raised
+        finally:
+            self._shut()
+        self._raise_failures()
+
+    def _shut(self) -> None:
+        with self._io.lock:
+            self._closed = True
+            self._fast.clear()
+            self._keyed.clear()
+            self._sender.fail_all(ClosedError("the producer was closed before the record was acknowledged"))
+            self._io.drivers.clear()
+        self._io.close()
+
+    def __enter__(self) -> Self:
+        """The producer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close; what made the block fail is more important than records that failed."""
+        try:
+            self.close()
+        except Exception:
+            if error is None:
+                raise
+
+
+time_ns = time.time_ns
+_CLOSED = "the producer is closed; make a new one"
+
+
+def _as_bytes(what: str, value: Any, serializer: Callable[[Any], bytes | None] | None) -> bytes | None:
+    if serializer is not None:
+        value = serializer(value)
+    if value is None or type(value) is bytes:
+        return value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    message = f"a record's {what} must be bytes or None, not {type(value).__name__}; or give a {what}_serializer"
+    raise TypeError(message)
+
+
+def _checked_headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
+    pairs = []
+    for pair in headers:
+        try:
+            name, value = pair
+        except (TypeError, ValueError):
+            name, value = None, None
+        if not isinstance(name, str):
+            message = f"headers must be (name, bytes or None) pairs, and {pair!r} is none"
+            raise TypeError(message)
+        pairs.append((name, _as_bytes("header", value, None)))
+    return pairs
+
+
+def _how_many(values: list[Any], position: int, framing: int, room: int) -> tuple[int, int]:
+    """How many values from a position on fit into so many bytes (one at least), and how many bytes they take."""
+    left = len(values) - position
+    count = min(left, max(1, room // (framing + len(values[position] or b""))))
+    while True:
+        chunk = values[position : position + count]
+        try:
+            size = framing * count + sum(map(len, chunk))
+        except TypeError:  # None among them
+            size = framing * count + sum(len(value or b"") for value in chunk)
+        if size <= room or count == 1:
+            return count, size
+        count = max(1, min(count - 1, count * room // size))

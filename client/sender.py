@@ -1,0 +1,443 @@
+"""The producer's state machine: closes batches, numbers them, sends them to leaders, and judges the answers.
+
+Numbers (KIP-98): a broker stores a numbered batch once, and refuses one whose predecessor it has not. So a batch keeps its
+number through all retries. Two things break the chain: a batch that is given up though it may be stored (unresolved: the
+batches behind it tell, when they are all answered), and a broker that lost its end of the chain. Then, with nothing in
+flight, the producer takes the next epoch of its id and numbers what is left from 0 (KIP-360).
+
+All methods are called under the client's lock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import (
+    BrokerError,
+    DuplicateSequenceError,
+    FencedLeaderEpochError,
+    InvalidProducerEpochError,
+    LeaderNotAvailableError,
+    MessageTooLargeError,
+    NetworkError,
+    NotLeaderOrFollowerError,
+    OutOfOrderSequenceError,
+    RequestTimedOutError,
+    UnknownLeaderEpochError,
+    UnknownProducerIdError,
+    UnknownServerError,
+    UnknownTopicOrPartitionError,
+    ZmqBrokerError,
+    error_for,
+)
+from ..log.records import encode_batch
+from ..transport.messages import InitProducerIdReply, InitProducerIdRequest, PartitionData, ProduceReply, ProduceRequest
+from .accumulator import BATCH_OVERHEAD, RECORD_OVERHEAD, SEQUENCE_MASK, PartitionQueue, ProducerBatch, RecordTuple
+from .connection import FOREVER, Answer, Call, Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .io import ClientIO
+    from .options import ProducerOptions
+
+_STALE = (
+    FencedLeaderEpochError, LeaderNotAvailableError, NetworkError, NotLeaderOrFollowerError, UnknownLeaderEpochError,
+    UnknownTopicOrPartitionError,
+)  # fmt: skip
+"""Errors that say that our knowledge of the cluster is outdated."""
+_CHAIN_BROKEN = (OutOfOrderSequenceError, UnknownProducerIdError, InvalidProducerEpochError)
+_MOST_REQUESTS_A_STEP = 64
+_FEW_RECORDS = 16
+_FILL_S = 0.003
+"""A batch that would be full within this time at its present rate is waited for."""
+_LOOK_S = 0.0005
+"""How often that rate is looked at."""
+
+
+class Sender:
+    """Drives the queues of one producer."""
+
+    def __init__(self, io: ClientIO, options: ProducerOptions, on_closed: Callable[[ProducerBatch], None]) -> None:
+        self.used_bytes = 0
+        """Of closed batches that are not done."""
+        self.counters = dict.fromkeys(
+            ("records_sent", "records_failed", "batches_sent", "bytes_sent", "requests_sent", "retries", "splits"), 0
+        )
+        self.failed_records = 0
+        self.first_error: ZmqBrokerError | None = None
+        """Since the last flush."""
+        self.identity: tuple[int, int] | None = None
+        self._io = io
+        self._options = options
+        self._on_closed = on_closed
+        self._active: dict[PartitionQueue, None] = {}
+        """Queues that are not empty, in the order in which they became so."""
+        self._acks = options.required_acks
+        self._numbered = options.idempotent
+        self._most_in_flight = options.max_in_flight_requests_per_connection
+        self._linger_s = options.linger_ms / 1000
+        self._delivery_s = options.delivery_timeout_ms / 1000
+        self._limit = min(max(options.batch_size, 1), options.max_request_size)
+        self._identity_under_way = False
+        self._identity_not_before = 0.0
+        self._last_error: ZmqBrokerError | None = None
+
+    # ---- what the producer calls
+
+    def open_batch(self, queue: PartitionQueue, first_size: int) -> ProducerBatch:
+        """A new batch for a queue that has none open, large enough for its first record."""
+        assert queue.open is None
+        now = self._io.now()
+        limit = max(self._limit, first_size + BATCH_OVERHEAD)
+        queue.open = batch = ProducerBatch(self._io, queue, limit, now, now + self._delivery_s)
+        self._active.setdefault(queue)
+        return batch
+
+    def close_batch(self, queue: PartitionQueue) -> None:
+        """Nothing more goes into the open batch: it is ready to be sent."""
+        batch = queue.open
+        assert batch is not None
+        assert batch.records
+        queue.open = None
+        queue.closed_count += 1
+        batch.number = queue.closed_count
+        batch.count = len(batch.records)
+        queue.ready.append(batch)
+        self.used_bytes += batch.size
+        self._on_closed(batch)
+
+    def close_all(self) -> None:
+        """Close every open batch."""
+        for queue in self._active:
+            if queue.open is not None:
+                self.close_batch(queue)
+
+    def unfinished(self) -> list[ProducerBatch]:
+        """Every batch that is not done."""
+        return [
+            batch
+            for queue in self._active
+            for batch in (*queue.in_flight, *queue.retry, *queue.ready, *([queue.open] if queue.open else ()))
+            if not batch.done
+        ]
+
+    def fail_all(self, error: ZmqBrokerError) -> None:
+        """Give up everything that is not done."""
+        self.close_all()
+        for batch in self.unfinished():
+            self._finish(batch, error)
+        self._active.clear()
+
+    # ---- the driver
+
+    def step(self, now: float) -> None:
+        """Expire, close and send what is due."""
+        if not self._active:
+            return
+        for queue in list(self._active):
+            self._tend(queue, now)
+            if queue.is_empty:
+                del self._active[queue]
+        if self._numbered and self.identity is None and self._active:
+            self._ask_identity(now)
+            if self.identity is None:
+                return
+        self._send_due(now)
+
+    def next_deadline(self) -> float:
+        """When a linger, a back-off or a delivery time-out ends."""
+        deadline = self._identity_not_before if self._numbered and self._wants_identity() else FOREVER
+        now = self._io.now()
+        for queue in self._active:
+            if queue.open is not None:
+                deadline = min(deadline, self._close_time(queue, queue.open))
+            if queue.not_before > now and (queue.retry or queue.ready):
+                deadline = min(deadline, queue.not_before)
+            for batches in (queue.in_flight, queue.retry, queue.ready):
+                if batches:
+                    deadline = min(deadline, min(batch.deadline for batch in batches if not batch.done or FOREVER))
+        return deadline
+
+    def _close_time(self, queue: PartitionQueue, batch: ProducerBatch) -> float:
+        if self._linger_s:
+            return batch.opened + self._linger_s
+        return batch.looked + _LOOK_S if batch.looked and queue.is_idle else batch.deadline
+
+    def _tend(self, queue: PartitionQueue, now: float) -> None:
+        """Bring one queue up to date with the time."""
+        opened = queue.open
+        if opened is not None and opened.records:
+            if self._linger_s:
+                due = now >= opened.opened + self._linger_s
+            else:
+                due = queue.is_idle and not self._fills_soon(opened, now)
+            if due or now >= opened.deadline:
+                self.close_batch(queue)
+        for batches in (queue.in_flight, queue.retry, queue.ready):
+            if batches and any(batch.deadline <= now for batch in batches):
+                self._expire(queue, now)
+                break
+        if queue.unresolved and not queue.in_flight and not queue.retry:
+            queue.unresolved = False
+            queue.needs_identity = (queue.last_acked + 1) & SEQUENCE_MASK != queue.next_sequence
+        if queue.needs_identity and not queue.in_flight:
+            if self.identity is not None and self.identity != queue.identity:
+                queue.adopt(self.identity)
+            else:
+                self._ask_identity(now)
+
+    def _fills_soon(self, batch: ProducerBatch, now: float) -> bool:
+        """Whether records come so fast that it is better to wait for a full batch, though no answer is awaited.
+
+        A thread that sends in a tight loop would otherwise see every answer turned into one more small request.
+        """
+        if batch.urgent or len(batch.records) < _FEW_RECORDS:
+            return False
+        since, size = (batch.looked, batch.looked_size) if batch.looked else (batch.opened, 0)
+        if batch.looked and now < since + _LOOK_S:
+            return True
+        batch.looked, batch.looked_size = now, batch.size
+        return (batch.size - size) * _FILL_S >= batch.limit * (now - since)
+
+    def _expire(self, queue: PartitionQueue, now: float) -> None:
+        for batch in [b for b in (*queue.in_flight, *queue.retry, *queue.ready) if b.deadline <= now and not b.done]:
+            if batch.base_sequence >= 0 and batch.attempts:
+                queue.unresolved = True
+            if batch in queue.retry:
+                queue.retry.remove(batch)
+            elif batch in queue.ready:
+                queue.ready.remove(batch)
+            self._finish(batch, self._expired_error(batch))
+
+    def _expired_error(self, batch: ProducerBatch) -> RequestTimedOutError:
+        cause = batch.last_error or self._last_error or self._io.metadata.last_error
+        if cause is None and self._io.metadata.errors.get(batch.queue.topic):
+            cause = self._io.metadata.errors[batch.queue.topic]
+        why = f"the last attempt ended with {type(cause).__name__}: {cause.message}" if cause else "no attempt was answered"
+        fate = "it is unknown whether they are stored" if batch.attempts else "they are not stored"
+        return RequestTimedOutError(
+            f"{batch.count} records for {batch.queue} were not acknowledged within delivery_timeout_ms="
+            f"{self._options.delivery_timeout_ms} ({batch.attempts} attempts; {fate}); {why}"
+        )
+
+    # ---- sending
+
+    def _send_due(self, now: float) -> None:
+        for _ in range(_MOST_REQUESTS_A_STEP):
+            by_leader: dict[Connection, list[ProducerBatch]] = {}
+            sizes: dict[Connection, int] = {}
+            for queue in self._active:
+                batch = queue.peek(now, self._most_in_flight, numbered=self._numbered)
+                if batch is None:
+                    continue
+                connection = self._io.metadata.leader(queue.topic, queue.partition)
+                if connection is None or connection.is_backing_off:
+                    continue
+                size = sizes.get(connection, 0) + batch.size
+                if connection in sizes and size > self._options.max_request_size:
+                    continue
+                sizes[connection] = size
+                by_leader.setdefault(connection, []).append(batch)
+            if not by_leader:
+                return
+            for connection, batches in by_leader.items():
+                self._send(connection, batches, now)
+        self._io.submitted = True  # the rest goes in the next round of this pass
+
+    def _send(self, connection: Connection, batches: list[ProducerBatch], now: float) -> None:
+        metadata = self._io.metadata
+        entries = []
+        frames = []
+        for batch in batches:
+            queue = batch.queue
+            queue.take(batch)
+            batch.attempts += 1
+            if batch.encoded is None:
+                self._encode(batch)
+            assert batch.encoded is not None
+            frames.append(batch.encoded)
+            epoch = metadata.topics[queue.topic][queue.partition].leader_epoch
+            entries.append(PartitionData(queue.topic, queue.partition, epoch))
+            self.counters["bytes_sent"] += len(batch.encoded)
+        self.counters["requests_sent"] += 1
+        self.counters["batches_sent"] += len(batches)
+        timeout_ms = self._options.request_timeout_ms
+        request = ProduceRequest(self._acks, timeout_ms, entries)
+
+        def done(outcome: Answer | ZmqBrokerError) -> None:
+            self._answered(batches, outcome)
+
+        call = Call(request, done, now + timeout_ms / 1000, frames, awaits_reply=self._acks != 0)
+        connection.submit(call, now)
+
+    def _encode(self, batch: ProducerBatch) -> None:
+        if self._numbered and batch.base_sequence < 0:
+            assert self.identity is not None
+            batch.queue.number(batch, self.identity)
+        producer_id, producer_epoch = batch.identity or (-1, -1)
+        batch.encoded = encode_batch(
+            batch.records,
+            compression=self._options.compression,
+            producer_id=producer_id,
+            producer_epoch=producer_epoch,
+            base_sequence=batch.base_sequence,
+        )
+
+    # ---- answers
+
+    def _answered(self, batches: list[ProducerBatch], outcome: Answer | ZmqBrokerError) -> None:
+        if isinstance(outcome, ZmqBrokerError):
+            for batch in batches:
+                self._judge(batch, outcome)
+            return
+        if self._acks == 0:
+            for batch in batches:
+                batch.queue.in_flight.remove(batch)
+                self._finish(batch, None)
+            return
+        reply = outcome.body
+        assert isinstance(reply, ProduceReply)
+        results = reply.partitions
+        for position, batch in enumerate(batches):
+            entry = results[position] if position < len(results) else None
+            if entry is None or (entry.topic, entry.partition) != (batch.queue.topic, batch.queue.partition):
+                self._judge(batch, NetworkError(f"the broker's answer does not match the request for {batch.queue}"))
+            elif entry.error_code == 0:
+                self._stored(batch, entry.base_offset, entry.log_append_time_ms)
+            elif entry.error_code == DuplicateSequenceError.code:
+                self._stored(batch, -1, -1)
+            else:
+                self._judge(batch, error_for(entry.error_code, entry.error_message))
+
+    def _stored(self, batch: ProducerBatch, base_offset: int, log_append_time_ms: int) -> None:
+        queue = batch.queue
+        queue.in_flight.remove(batch)
+        if batch.base_sequence >= 0 and batch.identity == queue.identity:
+            queue.last_acked = (batch.base_sequence + batch.count - 1) & SEQUENCE_MASK
+        self._finish(batch, None, base_offset, log_append_time_ms)
+
+    def _judge(self, batch: ProducerBatch, error: ZmqBrokerError) -> None:
+        """An attempt failed: try again, number anew, split, or give up."""
+        queue = batch.queue
+        queue.in_flight.remove(batch)
+        self._last_error = error
+        if isinstance(error, _STALE):
+            self._io.metadata.refresh()
+        if batch.done:  # it expired while it was in flight
+            return
+        batch.last_error = error
+        now = self._io.now()
+        if self._numbered and isinstance(error, _CHAIN_BROKEN):
+            behind = any(other.number < batch.number for other in (*queue.in_flight, *queue.retry))
+            queue.needs_identity = queue.needs_identity or not behind
+            self._retry(batch)
+        elif isinstance(error, MessageTooLargeError) and batch.count > 1:
+            self._split(batch)
+        elif not error.retriable:
+            self._refuse(batch, error)
+        elif batch.attempts > self._options.retries:
+            if batch.base_sequence >= 0:
+                queue.unresolved = True
+            self._finish(batch, error)
+        else:
+            self._retry(batch)
+            queue.not_before = now + self._options.retry_backoff_ms / 1000
+
+    def _retry(self, batch: ProducerBatch) -> None:
+        self.counters["retries"] += 1
+        batch.queue.requeue(batch)
+        self._active.setdefault(batch.queue)
+
+    def _refuse(self, batch: ProducerBatch, error: ZmqBrokerError) -> None:
+        if batch.base_sequence >= 0:
+            if isinstance(error, UnknownServerError) or not isinstance(error, BrokerError):
+                batch.queue.unresolved = True
+            else:
+                batch.queue.close_gap(batch)
+        self._finish(batch, error)
+
+    def _split(self, batch: ProducerBatch) -> None:
+        """The topic takes no batch of this size: send it as two."""
+        self.counters["splits"] += 1
+        half = batch.count // 2
+        parts = []
+        for records, shift in ((batch.records[:half], 0), (batch.records[half:], half)):
+            part = ProducerBatch(self._io, batch.queue, batch.limit, batch.opened, batch.deadline)
+            part.records = records
+            part.count = len(records)
+            part.size = BATCH_OVERHEAD + sum(map(_size_of, records))
+            part.number = batch.number
+            part.attempts = batch.attempts
+            part.last_error = batch.last_error
+            if batch.base_sequence >= 0:
+                part.identity = batch.identity
+                part.base_sequence = (batch.base_sequence + shift) & SEQUENCE_MASK
+            parts.append(part)
+        self.used_bytes += sum(part.size for part in parts) - batch.size
+        batch.split(parts)
+        for part in parts:
+            self._retry(part)
+
+    def _finish(
+        self, batch: ProducerBatch, error: ZmqBrokerError | None, base_offset: int = -1, log_append_time_ms: int = -1
+    ) -> None:
+        if batch.done:
+            return
+        self.used_bytes -= batch.size
+        self._io.progress += 1
+        if error is None:
+            self.counters["records_sent"] += batch.count
+            batch.complete(base_offset, log_append_time_ms)
+        else:
+            self.counters["records_failed"] += batch.count
+            self.failed_records += batch.count
+            self.first_error = self.first_error or error
+            batch.fail(error)
+
+    # ---- the producer id
+
+    def _wants_identity(self) -> bool:
+        if self._identity_under_way:
+            return False
+        if self.identity is None:
+            return bool(self._active)
+        return any(queue.needs_identity and not queue.in_flight for queue in self._active)
+
+    def _ask_identity(self, now: float) -> None:
+        if self._identity_under_way or now < self._identity_not_before:
+            return
+        self._identity_under_way = True
+        request = InitProducerIdRequest(*self.identity) if self.identity is not None else InitProducerIdRequest()
+        deadline = now + self._options.request_timeout_ms / 1000
+        self._io.metadata.any_connection().submit(Call(request, self._identity_answered, deadline), now)
+
+    def _identity_answered(self, outcome: Answer | ZmqBrokerError) -> None:
+        self._identity_under_way = False
+        self._identity_not_before = self._io.now() + self._options.retry_backoff_ms / 1000
+        if not isinstance(outcome, ZmqBrokerError):
+            reply = outcome.body
+            assert isinstance(reply, InitProducerIdReply)
+            self.identity = (reply.producer_id, reply.producer_epoch)
+            self._identity_not_before = 0.0
+            return
+        self._last_error = outcome
+        if self.identity is not None and isinstance(outcome, (InvalidProducerEpochError, UnknownProducerIdError)):
+            self.identity = (-1, -1)  # somebody else took our id on: ask for a new one
+        elif not outcome.retriable:
+            self.close_all()
+            for batch in self.unfinished():
+                for batches in (batch.queue.retry, batch.queue.ready):
+                    if batch in batches:
+                        batches.remove(batch)
+                self._finish(batch, outcome)
+
+
+def _size_of(record: RecordTuple) -> int:
+    _, key, value, headers = record
+    return RECORD_OVERHEAD + len(key or b"") + len(value or b"") + headers_size(headers)
+
+
+def headers_size(headers: list[tuple[str, bytes | None]] | tuple[tuple[str, bytes | None], ...]) -> int:
+    """The most bytes that a record's headers take."""
+    return sum(10 + 4 * len(name) + len(value or b"") for name, value in headers)

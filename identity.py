@@ -1,0 +1,11 @@
+"""Random identities: the only place that asks the machine for randomness."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+
+
+def new_cluster_id() -> str:
+    """A cluster id as Kafka writes them: 22 characters of URL-safe base64 for 16 random bytes."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

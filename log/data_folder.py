@@ -1,0 +1,277 @@
+"""A node's data folder: whose it is, who holds it, how far each log in it was flushed, and whether it was left cleanly.
+
+Files, in Kafka's formats: ``.lock`` (held by the process that uses the folder), ``meta.properties`` (cluster and node),
+``recovery-point-offset-checkpoint`` and ``log-start-offset-checkpoint`` (one line a partition), and
+``.kafka_cleanshutdown``, there only while no process uses the folder and the last one closed everything.
+"""
+
+from __future__ import annotations
+
+import re
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from ..errors import StorageError, ZmqBrokerError
+from .checkpoints import CheckpointFormatError, decode_offsets, encode_offsets
+from .partition_log import PartitionLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..settings import TopicConfig
+    from .disk import Disk, FolderLock
+
+META_NAME = "meta.properties"
+CLEAN_NAME = ".kafka_cleanshutdown"
+RECOVERY_POINTS_NAME = "recovery-point-offset-checkpoint"
+LOG_STARTS_NAME = "log-start-offset-checkpoint"
+META_VERSION = "1"
+
+_PARTITION = re.compile(r"[A-Za-z0-9._-]{1,249}-(0|[1-9][0-9]*)")
+_DELETED = re.compile(r".*\.[0-9]+-delete")
+
+
+class DataFolderError(ZmqBrokerError):
+    """The data folder cannot be used by this node."""
+
+
+def split_folder_name(name: str) -> tuple[str, int] | None:
+    """(topic, partition) of a log's folder, None if it is none; a topic may hold dashes, so the last one counts."""
+    if not _PARTITION.fullmatch(name):
+        return None
+    topic, _, partition = name.rpartition("-")
+    return topic, int(partition)
+
+
+class DataFolder:
+    """Made by ``open``; belongs to this process until ``close``."""
+
+    def __init__(self, disk: Disk, path: str, lock: FolderLock) -> None:
+        self._disk = disk
+        self.path = path
+        self._lock = lock
+        self.cluster_id = ""
+        self.node_id = -1
+        self.was_clean = False
+        """Whether the last process closed everything: logs are then opened without a scan."""
+        self.warnings: list[str] = []
+        """One sentence for each thing that was wrong and could be made good."""
+        self._recovery_points: dict[str, int] | None = {}
+        self._log_starts: dict[str, int] = {}
+        self._logs: dict[str, PartitionLog] = {}
+        self._unknown: set[str] = set()
+        self._deletions = 0
+        self._checkpoint_lock = Lock()
+        self._checkpoints_taken = 0
+        self._checkpoints_written = 0
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls, disk: Disk, path: str, *, node_id: int, cluster_id: str | None = None, make_cluster_id: Callable[[], str]
+    ) -> DataFolder:
+        """Take the folder, create it if it is missing.
+
+        Raises DataFolderError if another process holds it, or if it is another cluster's or node's, or if its
+        meta.properties is missing or unreadable while there are logs: what is in it is never taken for nothing.
+        """
+        disk.make_folder(path)
+        try:
+            lock = disk.lock(path)
+        except BlockingIOError as error:
+            message = f"the data folder {path} is in use by another process; stop it, or choose another data_dir"
+            raise DataFolderError(message) from error
+        folder = cls(disk, path, lock)
+        try:
+            folder._identify(node_id, cluster_id, make_cluster_id)
+            folder._start()
+        except BaseException:
+            lock.release()
+            raise
+        return folder
+
+    def _file(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    def _identify(self, node_id: int, cluster_id: str | None, make_cluster_id: Callable[[], str]) -> None:
+        """Check meta.properties, or write it into an empty folder."""
+        meta = self._file(META_NAME)
+        if not self._disk.exists(meta):
+            if self.partition_folders() or self._disk.exists(self._file(RECOVERY_POINTS_NAME)):
+                message = (
+                    f"{meta} is missing although {self.path} holds logs; put it back (version=1, cluster.id=..., "
+                    f"node.id=...) or choose another data_dir"
+                )
+                raise DataFolderError(message)
+            self.cluster_id, self.node_id = cluster_id or make_cluster_id(), node_id
+            text = f"version={META_VERSION}\ncluster.id={self.cluster_id}\nnode.id={node_id}\n"
+            self._disk.replace_file(meta, text.encode())
+            return
+        found_cluster, found_node = self._read_meta(meta)
+        if cluster_id is not None and found_cluster != cluster_id:
+            message = f"{self.path} belongs to cluster {found_cluster}, and this node to cluster {cluster_id}"
+            raise DataFolderError(message)
+        if found_node != node_id:
+            message = f"{self.path} belongs to node {found_node}, and this is node {node_id}"
+            raise DataFolderError(message)
+        self.cluster_id, self.node_id = found_cluster, found_node
+
+    def _read_meta(self, meta: str) -> tuple[str, int]:
+        try:
+            lines = self._disk.read_file(meta).decode().splitlines()
+            pairs = dict(line.split("=", 1) for line in lines if line.strip() and not line.startswith("#"))
+            version, cluster, node = pairs["version"].strip(), pairs["cluster.id"].strip(), int(pairs["node.id"])
+        except (ValueError, KeyError) as error:
+            message = f"{meta} cannot be read ({error}); put it back or choose another data_dir"
+            raise DataFolderError(message) from error
+        if version != META_VERSION or not cluster:
+            message = f"{meta} has version {version!r} and cluster.id {cluster!r}; only version {META_VERSION} is known"
+            raise DataFolderError(message)
+        return cluster, node
+
+    def _start(self) -> None:
+        """Read the checkpoints, take the clean-shutdown marker away, remove left-overs."""
+        clean = self._file(CLEAN_NAME)
+        self._recovery_points = self._read_checkpoint(RECOVERY_POINTS_NAME)
+        starts = self._read_checkpoint(LOG_STARTS_NAME)
+        self._log_starts = starts or {}
+        if self._disk.exists(clean):
+            self.was_clean = True
+            self._disk.remove(clean)
+            self._disk.sync_folder(self.path)
+        for name in self._disk.list(self.path):
+            if name.endswith(".tmp"):
+                self._disk.remove(self._file(name))
+            elif _DELETED.fullmatch(name):
+                self._disk.remove_tree(self._file(name))
+
+    def _read_checkpoint(self, name: str) -> dict[str, int] | None:
+        """Offsets by log name; None if the file is lost although there are logs."""
+        path = self._file(name)
+        try:
+            return decode_offsets(self._disk.read_file(path))
+        except FileNotFoundError:
+            if not self.partition_folders():
+                return {}
+            reason = "it is missing"
+        except CheckpointFormatError as error:
+            reason = str(error)
+        self.warnings.append(f"{path} is lost ({reason}): the logs are looked through instead")
+        return None
+
+    def partition_folders(self) -> list[str]:
+        """The names of all logs' folders, sorted."""
+        return [name for name in self._disk.list(self.path) if split_folder_name(name)]
+
+    def open_log(self, name: str, config: TopicConfig, now_ms: int) -> PartitionLog:
+        """Open or create the log of a folder name (``topic-partition``). StorageError if the disk refuses."""
+        assert not self._closed
+        assert split_folder_name(name), name
+        assert name not in self._logs, name
+        points = self._recovery_points
+        try:
+            log = PartitionLog.open(
+                self._disk,
+                self._file(name),
+                config,
+                now_ms=now_ms,
+                recovery_point=None if points is None else points.get(name, 0),
+                log_start_offset=self._log_starts.get(name, 0),
+                clean=self.was_clean,
+            )
+        except OSError as error:
+            message = f"could not open the log in {self._file(name)}: {error.strerror or error}"
+            raise StorageError(message) from error
+        log.before_cut = self.write_checkpoints
+        self._logs[name] = log
+        return log
+
+    def delete_log(self, name: str) -> None:
+        """Close a log if it is open and remove its folder: renamed first, so that half of a log never stands there."""
+        assert not self._closed
+        log = self._logs.pop(name, None)
+        if log is not None:
+            log.abandon()
+        self._log_starts.pop(name, None)
+        if self._recovery_points is not None:
+            self._recovery_points.pop(name, None)
+        if not self._disk.exists(self._file(name)):
+            return
+        while self._disk.exists(doomed := self._file(f"{name}.{self._deletions}-delete")):
+            self._deletions += 1
+        self._disk.rename(self._file(name), doomed)
+        self._disk.sync_folder(self.path)
+        self._disk.remove_tree(doomed)
+        self.write_checkpoints()
+
+    def close_log(self, name: str) -> None:
+        """Close one log cleanly; StorageError if that failed."""
+        log = self._logs[name]
+        log.close()
+        self._note(name, log)
+        del self._logs[name]
+
+    def _note(self, name: str, log: PartitionLog) -> None:
+        if self._recovery_points is not None:
+            self._recovery_points[name] = log.recovery_point
+        self._log_starts[name] = log.log_start_offset
+
+    def abandon_log(self, name: str) -> None:
+        """Close one log as a crash would, so that it can be opened again; nothing if it is not open."""
+        log = self._logs.pop(name, None)
+        if log is not None:
+            log.abandon()
+
+    def write_checkpoints(self) -> None:
+        """Save how far each log is flushed and where it starts, durably. OSError if the disk refuses."""
+        self.checkpoint_work()()
+
+    def checkpoint_work(self) -> Callable[[], None]:
+        """The same in two parts: what to write is taken down now, and written by the work, in any thread.
+
+        Work that comes to be done after newer work is not done at all: a recovery point never goes back up.
+
+        While the recovery points of logs that are not open yet are lost the file is not written: an entry that is not
+        in it would count as 0, and then a damaged log could be taken for a torn one.
+        """
+        for name, log in self._logs.items():
+            self._note(name, log)
+        # The starts first: a recovery point below a log's start is harmless, a start that a crash takes back is too.
+        files = [(LOG_STARTS_NAME, encode_offsets(self._log_starts))]
+        if self._recovery_points is None and not set(self.partition_folders()) - set(self._logs):
+            self._recovery_points = {name: log.recovery_point for name, log in self._logs.items()}
+        if self._recovery_points is not None:
+            files.append((RECOVERY_POINTS_NAME, encode_offsets(self._recovery_points)))
+        self._checkpoints_taken += 1
+        number = self._checkpoints_taken
+
+        def write() -> None:
+            with self._checkpoint_lock:
+                if number < self._checkpoints_written:
+                    return
+                self._checkpoints_written = number
+                for name, content in files:
+                    self._disk.replace_file(self._file(name), content)
+
+        return write
+
+    def close(self, clean: bool) -> None:  # noqa: FBT001  the one thing a caller says
+        """Give the folder back. Only with clean, and if all logs closed well, does the next start trust it."""
+        if self._closed:
+            return
+        try:
+            for name in list(self._logs):
+                if clean and not self._logs[name].refusal():
+                    try:
+                        self.close_log(name)
+                        continue
+                    except StorageError as error:
+                        self.warnings.append(error.message)
+                clean = False
+                self._logs[name].abandon()
+            self.write_checkpoints()
+            if clean and self._recovery_points is not None:
+                self._disk.replace_file(self._file(CLEAN_NAME), b"")
+        finally:
+            self._closed = True
+            self._lock.release()

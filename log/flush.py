@@ -1,0 +1,56 @@
+"""One flush of a partition's log: captured on the owner's thread, run on any, finished on the owner's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .disk import Disk, File
+    from .segment import Segment
+
+
+class FlushJob:
+    """Makes durable what the log held when the job was made.
+
+    ``run`` first flushes the files of batches, the oldest first, then the small files that go with them (indexes of
+    segments that were sealed, leader epochs), then the folder if files were created in it. Only after all of that may
+    the recovery point move up to ``end_offset``: whatever lies below the recovery point, metadata included, can then
+    be relied on after a crash.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        folder: str,
+        files: Sequence[File],
+        *,
+        small_files: Sequence[tuple[str, bytes]],
+        sync_folder: bool,
+        sealed: Sequence[Segment],
+        creations: int,
+        epochs: list[tuple[int, int]],
+        end_offset: int,
+    ) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._files = files
+        self._small_files = small_files
+        self.folder_synced = sync_folder or bool(small_files)
+        self.sealed = sealed
+        self.creations = creations
+        self.epochs = epochs
+        self.end_offset = end_offset
+        """Lowered by a truncation that comes while the job is under way."""
+        self.done = False
+
+    def run(self) -> None:
+        """Do it, in any thread. OSError if any of it failed: then it is unknown what is on the medium."""
+        for file in self._files:
+            file.flush()
+        for path, data in self._small_files:
+            self._disk.replace_file(path, data)
+        if self.folder_synced and not self._small_files:
+            self._disk.sync_folder(self._folder)
+        self.done = True

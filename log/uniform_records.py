@@ -1,0 +1,95 @@
+"""The check of records that all have one shape, at a tenth of the cost of reading them. No I/O.
+
+Many producers write records of one size: measurements, fixed structs, benchmarks. Where all records of a stretch are
+equally long, byte k of every record is one strided slice, and a slice is compared at the speed of C. The first record
+says where length, key, value and their lengths stand; if those bytes are the same in all the records, and the others
+are what they should be, then by induction all of them are framed like the first. The offset's varint grows at offsets
+64 and 8192, so that there are up to three stretches.
+
+A batch that is not of this kind, or not right, gets None: then a reader of records looks, and says what is wrong.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from ..errors import InvalidRecordError
+from .plain_records import read_varint, varint
+
+_STRETCHES = ((1, 0, 64), (2, 64, 8192), (3, 8192, 2**20))
+"""Width of the offset's varint, and the offsets from and below which it has that."""
+COUNT_MAX = _STRETCHES[-1][-1]
+_ONE_BYTE_END = 0x80
+
+
+def uniform_timestamp_deltas(data: bytes, count: int, *, needs_keys: bool) -> tuple[int, int] | None:
+    """Find the smallest and the largest timestamp, after the base timestamp, of count well-formed uniform records.
+
+    None unless the data is exactly that, has offsets 0 to count - 1, no headers, timestamps within 63 ms of the base,
+    and, if it needs keys, keys.
+    """
+    if not 0 < count <= COUNT_MAX:
+        return None
+    position = 0
+    deltas: set[int] = set()
+    for width, first, end in _STRETCHES:
+        if first >= count:
+            break
+        try:
+            size = _check_stretch(data, position, width, (first, min(end, count)), deltas, needs_keys=needs_keys)
+        except (IndexError, InvalidRecordError):
+            return None
+        if size == 0:
+            return None
+        position += size
+    if position != len(data):
+        return None
+    timestamps = [(zigzag >> 1) ^ -(zigzag & 1) for zigzag in deltas]
+    return min(timestamps), max(timestamps)
+
+
+def _check_stretch(
+    data: bytes, position: int, width: int, offsets: tuple[int, int], deltas: set[int], *, needs_keys: bool
+) -> int:
+    """Bytes that the records with these offsets take; 0 if they are not uniform. Adds their timestamps to deltas."""
+    first, end = offsets
+    count = end - first
+    length, attributes_at = read_varint(data, position)
+    attributes_at -= position
+    stride = attributes_at + length
+    size = stride * count
+    if length <= 0 or position + size > len(data):
+        return 0
+    block = data[position : position + size] if size != len(data) else data
+    timestamp_at = attributes_at + 1
+    offset_at = timestamp_at + 1
+    key_length_at = offset_at + width
+    key_length, key_at = read_varint(block, key_length_at)
+    value_length_at = key_at + max(key_length, 0)
+    value_length, value_at = read_varint(block, value_length_at)
+    headers_at = value_at + max(value_length, 0)
+    if (
+        key_length < (0 if needs_keys else -1)
+        or value_length < -1
+        or headers_at != stride - 1
+        or block[headers_at] != 0
+        or block[attributes_at] != 0
+    ):
+        return 0
+    fixed = (*range(timestamp_at), *range(key_length_at, key_at), *range(value_length_at, value_at), headers_at)
+    for at in fixed:
+        if block[at::stride] != block[at : at + 1] * count:
+            return 0
+    for column, at in enumerate(range(offset_at, key_length_at)):
+        if block[at::stride] != _offset_columns(width)[column][:count]:
+            return 0
+    deltas.update(block[timestamp_at::stride])
+    return 0 if max(deltas) >= _ONE_BYTE_END else size
+
+
+@cache
+def _offset_columns(width: int) -> list[bytes]:
+    """All varints of a width below each other, read by column."""
+    _, first, end = _STRETCHES[width - 1]
+    encoded = b"".join(map(varint, range(first, end)))
+    return [encoded[column::width] for column in range(width)]

@@ -1,0 +1,350 @@
+"""The controller's decisions: from the image and a request to (records, reply). Pure: nothing changes until the records
+that a decision returns are committed and applied.
+
+One topic, one resource stands or falls by itself: an error is an entry of the reply, beside others that succeed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import (
+    BrokerError,
+    ConfigError,
+    InvalidConfigError,
+    InvalidPartitionsError,
+    InvalidReplicationFactorError,
+    InvalidRequestError,
+    InvalidTopicError,
+    PolicyViolationError,
+    TopicExistsError,
+    UnknownTopicOrPartitionError,
+)
+from ..settings import normalised_overrides, topic_setting
+from ..transport.messages import (
+    CLIENT_RESOURCE,
+    TOPIC_RESOURCE,
+    AlterConfigsReply,
+    AlterConfigsRequest,
+    Body,
+    CreatePartitionsRequest,
+    CreateTopicsRequest,
+    DeleteTopicsRequest,
+    InitProducerIdReply,
+    NewTopic,
+    PartitionCount,
+    ResourceChange,
+    ResourceResult,
+    TopicResult,
+    TopicsReply,
+)
+from .image import METADATA_TOPIC, MetadataImage, apply
+from .placement import place
+from .records import CreateTopic, MetadataRecord, NextProducerId, RemoveTopic, SetConfig, SetPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..settings import BrokerConfig
+
+MAX_PARTITIONS = 100_000
+"""Partitions of one topic: enough for anybody, and few enough that a slip of the finger does not fill the disk."""
+
+PRODUCER_ID_BLOCK = 1000
+QUOTAS = ("producer_byte_rate", "consumer_byte_rate")
+"""What may be set for a client: bytes a second."""
+
+_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+class Decision(NamedTuple):
+    """Records to append, and the reply to send once they are committed."""
+
+    records: list[MetadataRecord]
+    reply: Body
+
+
+def check_topic_name(name: str) -> None:
+    """Raise InvalidTopicError unless the name has 1 to 249 characters of ``[a-zA-Z0-9._-]`` and is not . or .."""
+    if _TOPIC_NAME.fullmatch(name) and name not in (".", "..", METADATA_TOPIC):
+        return
+    if name == METADATA_TOPIC:
+        message = f"the topic name {name} belongs to the broker"
+    elif len(name) > 249:  # noqa: PLR2004 - Kafka's limit, named in the message
+        message = f"a topic name has at most 249 characters, and this one has {len(name)}: {name[:40]!r}..."
+    else:
+        message = (
+            f"{name!r} is no topic name: it takes 1 to 249 letters, digits, dots, underscores and hyphens, not . or .."
+        )
+    raise InvalidTopicError(message)
+
+
+def create_topics(
+    image: MetadataImage, request: CreateTopicsRequest, config: BrokerConfig, topic_id: Callable[[str, int], str]
+) -> Decision:
+    """Decide about new topics; topic_id makes an id from a name and the metadata offset it will stand at."""
+    records: list[MetadataRecord] = []
+    results: list[TopicResult] = []
+    for wanted in request.topics:
+        try:
+            made = _create_topic(image, wanted, config, topic_id)
+        except BrokerError as error:
+            results.append(TopicResult(wanted.topic, error.code, error.message))
+            continue
+        image = apply(image, made, TOPIC_RESOURCE)
+        records += made
+        topic = image.topics[wanted.topic]
+        factor = len(topic.partitions[0].replicas)
+        results.append(TopicResult(topic.name, 0, None, topic.topic_id, len(topic.partitions), factor))
+    return Decision([] if request.validate_only else records, TopicsReply(results))
+
+
+def _create_topic(
+    image: MetadataImage, wanted: NewTopic, config: BrokerConfig, topic_id: Callable[[str, int], str]
+) -> list[MetadataRecord]:
+    check_topic_name(wanted.topic)
+    if wanted.topic in image.topics:
+        message = (
+            f"the topic {wanted.topic} exists already, with {len(image.topics[wanted.topic].partitions)} partitions"
+        )
+        raise TopicExistsError(message)
+    assignments = _assignments(image, wanted, config)
+    overrides = _checked_overrides(dict(_without_repeats(wanted.configs)), config, len(assignments[0]))
+    records: list[MetadataRecord] = [CreateTopic(wanted.topic, topic_id(wanted.topic, image.end_offset))]
+    records += [_new_partition(wanted.topic, index, replicas) for index, replicas in enumerate(assignments)]
+    records += [SetConfig(TOPIC_RESOURCE, wanted.topic, key, value) for key, value in overrides.items()]
+    return records
+
+
+def _new_partition(topic: str, partition: int, replicas: list[int]) -> SetPartition:
+    return SetPartition(topic, partition, replicas, isr=replicas, leader=replicas[0], leader_epoch=0)
+
+
+def _assignments(image: MetadataImage, wanted: NewTopic, config: BrokerConfig) -> list[list[int]]:
+    if wanted.assignments:
+        _check_assignments(image, wanted)
+        return wanted.assignments
+    count = config.num_partitions if wanted.partitions == -1 else wanted.partitions
+    _check_partition_count(wanted.topic, count)
+    factor = wanted.replication_factor
+    if factor == -1:
+        factor = config.default_replication_factor
+    if factor == -1:
+        factor = min(3, len(image.nodes))
+    return place(image.nodes.values(), image.partitions_count, count, factor)
+
+
+def _check_partition_count(topic: str, count: int) -> None:
+    if not 1 <= count <= MAX_PARTITIONS:
+        message = (
+            f"the topic {topic} cannot have {count} partitions: at least 1 and at most {MAX_PARTITIONS} are allowed"
+        )
+        raise InvalidPartitionsError(message)
+
+
+def _check_assignments(image: MetadataImage, wanted: NewTopic) -> None:
+    if wanted.partitions != -1 or wanted.replication_factor != -1:
+        message = (
+            f"the topic {wanted.topic} has both assignments by hand and a number of partitions or replicas: give one"
+        )
+        raise InvalidRequestError(message)
+    _check_partition_count(wanted.topic, len(wanted.assignments))
+    factor = len(wanted.assignments[0])
+    for partition, replicas in enumerate(wanted.assignments):
+        unknown = [node for node in replicas if node not in image.nodes]
+        if unknown:
+            message = (
+                f"partition {partition} of {wanted.topic} is assigned to node {unknown[0]}, which is not in the cluster"
+            )
+            raise InvalidReplicationFactorError(message)
+        if not replicas or len(set(replicas)) != len(replicas) or len(replicas) != factor:
+            message = (
+                f"partition {partition} of {wanted.topic} is assigned to nodes {replicas}: every partition needs the"
+                " same number of different nodes"
+            )
+            raise InvalidReplicationFactorError(message)
+
+
+def _without_repeats(configs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    keys = [key.replace("_", ".") for key, _ in configs]
+    repeated = [key for key in keys if keys.count(key) > 1]
+    if repeated:
+        message = f"the setting {repeated[0]} is given more than once"
+        raise InvalidRequestError(message)
+    return configs
+
+
+def _checked_overrides(overrides: Mapping[str, str], config: BrokerConfig, factor: int) -> dict[str, str]:
+    """A topic's own settings under their Kafka names, or why they cannot be."""
+    try:
+        normal = normalised_overrides(overrides)
+        topic = config.topic_config(normal)
+    except ConfigError as error:
+        raise InvalidConfigError(error.message) from error
+    if topic.is_compacted:
+        message = "cleanup.policy=compact is not available in this version: use delete"
+        raise PolicyViolationError(message)
+    if topic.min_insync_replicas > factor:
+        message = (
+            f"min.insync.replicas={topic.min_insync_replicas} is more than the topic's replication factor of {factor}:"
+            " nothing could be produced with acks=all"
+        )
+        raise InvalidConfigError(message)
+    return normal
+
+
+def delete_topics(image: MetadataImage, request: DeleteTopicsRequest, config: BrokerConfig) -> Decision:
+    """Decide about topics that shall go."""
+    records: list[MetadataRecord] = []
+    results: list[TopicResult] = []
+    gone: set[str] = set()
+    for name in request.topics:
+        topic = image.topics.get(name)
+        if not config.delete_topic_enable:
+            error: BrokerError = PolicyViolationError("topics cannot be deleted here: delete.topic.enable is off")
+        elif topic is None or name in gone:
+            error = _unknown_topic(name)
+        else:
+            gone.add(name)
+            records.append(RemoveTopic(name))
+            results.append(TopicResult(name, 0, None, topic.topic_id))
+            continue
+        results.append(TopicResult(name, error.code, error.message))
+    return Decision(records, TopicsReply(results))
+
+
+def _unknown_topic(name: str) -> UnknownTopicOrPartitionError:
+    return UnknownTopicOrPartitionError(f"there is no topic {name[:249]!r}")
+
+
+def create_partitions(image: MetadataImage, request: CreatePartitionsRequest) -> Decision:
+    """Decide about more partitions for topics."""
+    records: list[MetadataRecord] = []
+    results: list[TopicResult] = []
+    for wanted in request.topics:
+        try:
+            made = _add_partitions(image, wanted)
+        except BrokerError as error:
+            results.append(TopicResult(wanted.topic, error.code, error.message))
+            continue
+        image = apply(image, made, TOPIC_RESOURCE)
+        records += made
+        topic = image.topics[wanted.topic]
+        factor = len(topic.partitions[0].replicas)
+        results.append(TopicResult(topic.name, 0, None, topic.topic_id, wanted.total, factor))
+    return Decision([] if request.validate_only else records, TopicsReply(results))
+
+
+def _add_partitions(image: MetadataImage, wanted: PartitionCount) -> list[MetadataRecord]:
+    topic = image.topics.get(wanted.topic)
+    if topic is None:
+        raise _unknown_topic(wanted.topic)
+    now = len(topic.partitions)
+    if wanted.total <= now:
+        message = (
+            f"the topic {topic.name} has {now} partitions already; it can only get more of them, not {wanted.total}"
+        )
+        raise InvalidPartitionsError(message)
+    _check_partition_count(topic.name, wanted.total)
+    factor = len(topic.partitions[0].replicas)
+    placed = place(image.nodes.values(), image.partitions_count, wanted.total - now, factor)
+    return [_new_partition(topic.name, now + index, replicas) for index, replicas in enumerate(placed)]
+
+
+def alter_configs(image: MetadataImage, request: AlterConfigsRequest, config: BrokerConfig) -> Decision:
+    """Decide about changed settings of topics and clients; all changes of a resource are taken, or none."""
+    records: list[MetadataRecord] = []
+    results: list[ResourceResult] = []
+    for change in request.resources:
+        try:
+            made = _alter(image, change, config)
+        except BrokerError as error:
+            results.append(ResourceResult(change.type, change.name, error.code, error.message))
+            continue
+        image = apply(image, made, TOPIC_RESOURCE)
+        records += made
+        results.append(ResourceResult(change.type, change.name))
+    return Decision([] if request.validate_only else records, AlterConfigsReply(results))
+
+
+def _alter(image: MetadataImage, change: ResourceChange, config: BrokerConfig) -> list[MetadataRecord]:
+    keys = [key for key, _ in change.configs]
+    if len(set(keys)) != len(keys):
+        message = f"a setting of {change.name!r} is given more than once: {', '.join(keys)}"
+        raise InvalidRequestError(message)
+    given = {key: value for key, value in change.configs if value is not None}
+    if change.type == TOPIC_RESOURCE:
+        normal, dropped = _altered_topic(image, change, given, config)
+    elif change.type == CLIENT_RESOURCE:
+        normal, dropped = _altered_quotas(change, given)
+    else:
+        message = (
+            f"settings of resource type {change.type} cannot be changed; topics ({TOPIC_RESOURCE}) and clients can"
+        )
+        raise InvalidRequestError(message)
+    records: list[MetadataRecord] = [SetConfig(change.type, change.name, key, value) for key, value in normal.items()]
+    records += [SetConfig(change.type, change.name, key, None) for key in dropped]
+    return records
+
+
+def _altered_topic(
+    image: MetadataImage, change: ResourceChange, given: Mapping[str, str], config: BrokerConfig
+) -> tuple[dict[str, str], list[str]]:
+    topic = image.topics.get(change.name)
+    if topic is None:
+        raise _unknown_topic(change.name)
+    names = {key: _topic_setting_name(key) for key, _ in change.configs}
+    dropped = [names[key] for key, value in change.configs if value is None]
+    after = {**image.config_of(TOPIC_RESOURCE, change.name), **{names[key]: value for key, value in given.items()}}
+    for name in dropped:
+        after.pop(name, None)
+    normal = _checked_overrides(after, config, len(topic.partitions[0].replicas))
+    return {names[key]: normal[names[key]] for key in given}, dropped
+
+
+def _topic_setting_name(key: str) -> str:
+    try:
+        return topic_setting(key).name
+    except ConfigError as error:
+        raise InvalidConfigError(error.message) from error
+
+
+def _altered_quotas(change: ResourceChange, given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    for key, value in change.configs:
+        if key not in QUOTAS:
+            message = f"there is no quota {key!r}; the quotas of a client are {' and '.join(QUOTAS)}"
+            raise InvalidConfigError(message)
+        if value is not None and not (value.isascii() and value.isdigit() and 0 < int(value) < 2**63):
+            message = f"the quota {key}={value!r} has to be a whole number of bytes a second, at least 1"
+            raise InvalidConfigError(message)
+    return dict(given), [key for key, value in change.configs if value is None]
+
+
+def next_producer_ids(image: MetadataImage) -> tuple[range, list[MetadataRecord]]:
+    """The next block of producer ids, and the record that takes it out of circulation."""
+    first = image.next_producer_id
+    return range(first, first + PRODUCER_ID_BLOCK), [NextProducerId(first + PRODUCER_ID_BLOCK)]
+
+
+def bumped_epoch(producer_id: int, producer_epoch: int) -> InitProducerIdReply | None:
+    """The same producer id with the next epoch; None if the epochs of this id are used up and it needs a new id."""
+    if producer_id < 0 or not 0 <= producer_epoch < 2**15 - 1:
+        return None
+    return InitProducerIdReply(producer_id, producer_epoch + 1)
+
+
+def registration(image: MetadataImage, node_id: int, *, clean: bool) -> list[MetadataRecord]:
+    """What follows from a node's start.
+
+    After an unclean stop it may have lost unflushed records, so every partition that it leads gets a new leader epoch,
+    by which readers can tell the two histories apart (KIP-101).
+    """
+    if clean:
+        return []
+    return [
+        SetPartition(topic.name, index, list(old.replicas), list(old.isr), old.leader, old.leader_epoch + 1)
+        for topic in image.topics.values()
+        for index, old in enumerate(topic.partitions)
+        if old.leader == node_id
+    ]

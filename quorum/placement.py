@@ -1,0 +1,37 @@
+"""Which nodes host the replicas of a new topic's partitions. Pure."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidReplicationFactorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .image import NodeImage
+
+
+def place(nodes: Iterable[NodeImage], first: int, count: int, factor: int) -> list[list[int]]:
+    """Replicas of `count` partitions, the leader-to-be first.
+
+    Nodes of different racks are dealt in turn, so that neighbours in the order, and so the replicas of one partition,
+    are in different racks where there are enough. Each partition begins one node further than the one before; `first`
+    (the number of partitions that exist already) says where, so that leaders stay spread as topics come.
+
+    Raises InvalidReplicationFactorError if there are fewer nodes than replicas.
+    """
+    racks: dict[str, list[int]] = {}
+    for node in sorted(nodes, key=lambda node: node.node_id):
+        racks.setdefault(node.rack, []).append(node.node_id)
+    order = [node_id for turn in zip_longest(*racks.values()) for node_id in turn if node_id is not None]
+    if not 1 <= factor <= len(order):
+        message = (
+            f"a replication factor of {factor} is not possible: it has to be at least 1 and at most the number of"
+            f" nodes, which is {len(order)}"
+        )
+        raise InvalidReplicationFactorError(message)
+    return [
+        [order[(first + partition + replica) % len(order)] for replica in range(factor)] for partition in range(count)
+    ]

@@ -1,0 +1,74 @@
+"""What every test may ask for: brokers in processes of their own, the command line, waiting for a condition."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from zmqbroker.testing import BrokerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEADLINE_SECONDS = 30.0
+"""How long anything may take before a test fails; nothing normally takes a hundredth of it."""
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """Wait until a function returns something true, and return that; fail after the deadline."""
+
+    def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+        deadline = time.monotonic() + seconds
+        breath = threading.Event()  # never set: another process has nothing to wake us with
+        while not (found := condition()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what}: not within {seconds} s")
+            breath.wait(0.005)
+        return found
+
+    return wait_for
+
+
+@pytest.fixture
+def broker_process() -> Iterator[Callable[..., BrokerProcess]]:
+    """Make brokers in processes of their own, not started yet; they are killed when the test ends."""
+    with ExitStack() as closing:
+
+        def make(**options: Any) -> BrokerProcess:
+            broker = BrokerProcess(**options)
+            closing.callback(broker.close)
+            return broker
+
+        yield make
+
+
+@pytest.fixture
+def zmqbroker_command() -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Run `zmqbroker WORDS...` to its end, with bytes for its standard input."""
+
+    def run(*words: str, stdin: bytes = b"", timeout: float = DEADLINE_SECONDS) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "zmqbroker", *words]
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, check=False)
+
+    return run
+
+
+@pytest.fixture
+def refused() -> Callable[[subprocess.CompletedProcess[bytes]], str]:
+    """Check that a command failed as it should: exit code 1, one sentence on standard error, no traceback."""
+
+    def check(done: subprocess.CompletedProcess[bytes]) -> str:
+        sentence = done.stderr.decode()
+        assert done.returncode == 1, sentence
+        assert sentence.startswith("zmqbroker: ")
+        assert sentence.count("\n") == 1, sentence
+        assert "Traceback" not in sentence
+        return sentence
+
+    return check

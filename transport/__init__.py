@@ -1,0 +1,1 @@
+"""Sockets, envelopes and the message catalogue: the only code that touches sockets."""

@@ -1,0 +1,571 @@
+"""The message catalogue: every request and reply of the native protocol, declared once.
+
+A body is a msgpack array, one element for each field in the order given here. API numbers and field meanings are
+Kafka's where Kafka has them. Batches never stand in a body: they follow it as frames of their own, in the order of the
+entries that they belong to. A reply's entry with an error code other than 0 has an ``error_message`` and no meaning
+beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Struct
+
+Int8 = Annotated[int, Meta(ge=-(2**7), le=2**7 - 1)]
+Int16 = Annotated[int, Meta(ge=-(2**15), le=2**15 - 1)]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+"""A size, a time-out or an index: 0 to 2^31-1."""
+Name = Annotated[str, Meta(max_length=1024)]
+"""A short text; a topic's own rules are checked where topics are, with an error of their own."""
+
+PROTOCOL_VERSION = 0
+
+
+class Body(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Base of every body."""
+
+
+class Request(Body):
+    """Base of every request body."""
+
+    API: ClassVar[int]
+    REPLY: ClassVar[type[Body]]
+    BATCHES: ClassVar[bool] = False
+    """Whether frames with record batches follow the request's envelope."""
+
+
+# ---- Produce
+
+ACKS_ALL = -1
+"""Every replica in sync has to have the batch."""
+
+
+class PartitionData(Body):
+    """One batch for one partition; the batch is the frame of the same position."""
+
+    topic: Name
+    partition: Count
+    leader_epoch: Int32 = -1
+    """The leader epoch the client knows; -1: it does not say."""
+
+
+class PartitionProduced(Body):
+    """What became of one batch."""
+
+    topic: str
+    partition: int
+    error_code: int = 0
+    error_message: str | None = None
+    base_offset: int = -1
+    log_append_time_ms: int = -1
+    log_start_offset: int = -1
+
+
+class ProduceReply(Body):
+    """One entry for each batch, in the order of the request."""
+
+    partitions: list[PartitionProduced]
+
+
+class ProduceRequest(Request):
+    """Append batches. With acks=0 no reply is sent."""
+
+    API = 0
+    REPLY = ProduceReply
+    BATCHES = True
+
+    acks: Int16
+    timeout_ms: Count
+    partitions: list[PartitionData]
+
+
+# ---- Fetch
+
+
+class PartitionFetch(Body):
+    """Where to read one partition."""
+
+    topic: Name
+    partition: Count
+    fetch_offset: Int64
+    max_bytes: Count
+    leader_epoch: Int32 = -1
+
+
+class PartitionFetched(Body):
+    """The state of one partition; its batches, whole and as stored, are the frame of the same position."""
+
+    topic: str
+    partition: int
+    error_code: int = 0
+    error_message: str | None = None
+    high_watermark: int = -1
+    last_stable_offset: int = -1
+    log_start_offset: int = -1
+
+
+class FetchReply(Body):
+    """One entry and one frame for each partition of the request; the frame may be empty."""
+
+    partitions: list[PartitionFetched]
+
+
+class FetchRequest(Request):
+    """Read batches below the high watermark.
+
+    Waits until min_bytes are there or max_wait_ms have passed. The first batch comes whole even if it is larger than
+    max_bytes; the first batch may begin before fetch_offset.
+    """
+
+    API = 1
+    REPLY = FetchReply
+
+    max_wait_ms: Count
+    min_bytes: Count
+    max_bytes: Count
+    partitions: list[PartitionFetch]
+
+
+# ---- ListOffsets
+
+LATEST = -1
+EARLIEST = -2
+MAX_TIMESTAMP = -3
+
+
+class PartitionTimestamp(Body):
+    """Which offset of a partition is asked for: LATEST, EARLIEST, MAX_TIMESTAMP, or the first from a time in ms on."""
+
+    topic: Name
+    partition: Count
+    timestamp: Int64
+    leader_epoch: Int32 = -1
+
+
+class PartitionOffset(Body):
+    """The offset found; -1 where no record is that young."""
+
+    topic: str
+    partition: int
+    error_code: int = 0
+    error_message: str | None = None
+    timestamp: int = -1
+    offset: int = -1
+    leader_epoch: int = -1
+
+
+class ListOffsetsReply(Body):
+    """One entry for each partition of the request."""
+
+    partitions: list[PartitionOffset]
+
+
+class ListOffsetsRequest(Request):
+    """Look up offsets by time."""
+
+    API = 2
+    REPLY = ListOffsetsReply
+
+    partitions: list[PartitionTimestamp]
+
+
+# ---- Metadata
+
+
+class BrokerInfo(Body):
+    """A node and its native address."""
+
+    node_id: int
+    host: str
+    port: int
+    rack: str | None = None
+
+
+class PartitionInfo(Body):
+    """Who hosts a partition."""
+
+    partition: int
+    leader: int
+    leader_epoch: int
+    replicas: list[int]
+    isr: list[int]
+    error_code: int = 0
+
+
+class TopicInfo(Body):
+    """A topic and its partitions."""
+
+    topic: str
+    error_code: int = 0
+    error_message: str | None = None
+    topic_id: str = ""
+    is_internal: bool = False
+    partitions: list[PartitionInfo] = []
+
+
+class MetadataReply(Body):
+    """The cluster as this node knows it."""
+
+    cluster_id: str
+    controller_id: int
+    brokers: list[BrokerInfo]
+    topics: list[TopicInfo]
+
+
+class MetadataRequest(Request):
+    """Describe topics, all of them if topics is nil."""
+
+    API = 3
+    REPLY = MetadataReply
+
+    topics: list[Name] | None = None
+    allow_auto_topic_creation: bool = False
+
+
+# ---- ApiVersions: the first message of a connection
+
+
+class ApiRange(Body):
+    """The versions of one API that the broker speaks."""
+
+    api: int
+    min_version: int
+    max_version: int
+
+
+class ApiVersionsReply(Body):
+    """What the client needs to know before it sends anything else."""
+
+    cluster_id: str
+    node_id: int
+    apis: list[ApiRange]
+    credit_bytes: int
+    """A client that has more bytes than this in unanswered requests is not read from until some are answered."""
+    max_request_bytes: int
+    software: str
+
+
+class ApiVersionsRequest(Request):
+    """Say who is calling; optional, but quotas go by client_id."""
+
+    API = 18
+    REPLY = ApiVersionsReply
+
+    client_id: Name
+    software: Name
+    cluster_id: Name | None = None
+    """The cluster that the client means to talk to; another one answers INCONSISTENT_CLUSTER_ID."""
+
+
+class CloseRequest(Request):
+    """The client goes away: forget its session. No reply. Our own API: a ROUTER does not hear of a closed peer."""
+
+    API = 1000
+    REPLY = Body
+
+
+# ---- Topics
+
+
+class NewTopic(Body):
+    """A topic to create; -1: the broker's default."""
+
+    topic: Name
+    partitions: Int32 = -1
+    replication_factor: Int16 = -1
+    configs: list[tuple[Name, str]] = []
+    assignments: list[list[Int32]] = []
+    """Replicas of each partition, by hand; partitions and replication_factor are then -1."""
+
+
+class TopicResult(Body):
+    """What became of one topic."""
+
+    topic: str
+    error_code: int = 0
+    error_message: str | None = None
+    topic_id: str = ""
+    partitions: int = -1
+    replication_factor: int = -1
+
+
+class TopicsReply(Body):
+    """One entry for each topic of the request."""
+
+    topics: list[TopicResult]
+
+
+class CreateTopicsRequest(Request):
+    """Create topics, or with validate_only say whether it would work."""
+
+    API = 19
+    REPLY = TopicsReply
+
+    topics: list[NewTopic]
+    timeout_ms: Count
+    validate_only: bool = False
+
+
+class DeleteTopicsRequest(Request):
+    """Delete topics and their records."""
+
+    API = 20
+    REPLY = TopicsReply
+
+    topics: list[Name]
+    timeout_ms: Count
+
+
+class PartitionCount(Body):
+    """How many partitions a topic shall have in all."""
+
+    topic: Name
+    total: Int32
+
+
+class CreatePartitionsRequest(Request):
+    """Add partitions to topics; a topic never loses one."""
+
+    API = 37
+    REPLY = TopicsReply
+
+    topics: list[PartitionCount]
+    timeout_ms: Count
+    validate_only: bool = False
+
+
+class PartitionDeletion(Body):
+    """Delete the records of a partition below an offset; -1: below the high watermark."""
+
+    topic: Name
+    partition: Count
+    offset: Int64
+
+
+class PartitionDeleted(Body):
+    """The partition's new log start offset."""
+
+    topic: str
+    partition: int
+    error_code: int = 0
+    error_message: str | None = None
+    low_watermark: int = -1
+
+
+class DeleteRecordsReply(Body):
+    """One entry for each partition of the request."""
+
+    partitions: list[PartitionDeleted]
+
+
+class DeleteRecordsRequest(Request):
+    """Move log start offsets forward."""
+
+    API = 21
+    REPLY = DeleteRecordsReply
+
+    partitions: list[PartitionDeletion]
+    timeout_ms: Count
+
+
+# ---- Producer ids
+
+
+class InitProducerIdReply(Body):
+    """An id that nobody else has."""
+
+    producer_id: int
+    producer_epoch: int
+
+
+class InitProducerIdRequest(Request):
+    """Get a producer id; with one given, the same id with the next epoch."""
+
+    API = 22
+    REPLY = InitProducerIdReply
+
+    producer_id: Int64 = -1
+    producer_epoch: Int16 = -1
+
+
+# ---- Leader epochs
+
+
+class PartitionEpoch(Body):
+    """Which leader epoch's end is asked for."""
+
+    topic: Name
+    partition: Count
+    leader_epoch: Int32
+    current_leader_epoch: Int32 = -1
+
+
+class PartitionEpochEnd(Body):
+    """The largest leader epoch not above the one asked for, and the offset after its last record."""
+
+    topic: str
+    partition: int
+    error_code: int = 0
+    error_message: str | None = None
+    leader_epoch: int = -1
+    end_offset: int = -1
+
+
+class OffsetForLeaderEpochReply(Body):
+    """One entry for each partition of the request."""
+
+    partitions: list[PartitionEpochEnd]
+
+
+class OffsetForLeaderEpochRequest(Request):
+    """Find where a leader epoch ends (KIP-101, KIP-320)."""
+
+    API = 23
+    REPLY = OffsetForLeaderEpochReply
+
+    partitions: list[PartitionEpoch]
+
+
+# ---- Settings
+
+TOPIC_RESOURCE = 2
+BROKER_RESOURCE = 4
+CLIENT_RESOURCE = 256
+"""Quotas of one client id; the name "" stands for every client without quotas of its own."""
+
+
+class Resource(Body):
+    """What has settings: a topic by name, a broker by its id as text, a client by its client id."""
+
+    type: Int16
+    name: Name
+
+
+class ConfigValue(Body):
+    """A setting, its value as text, and where the value comes from: "topic", "broker", "client" or "default"."""
+
+    name: str
+    value: str
+    source: str
+    doc: str
+
+
+class ResourceConfigs(Body):
+    """The settings of one resource."""
+
+    type: int
+    name: str
+    error_code: int = 0
+    error_message: str | None = None
+    configs: list[ConfigValue] = []
+
+
+class DescribeConfigsReply(Body):
+    """One entry for each resource of the request."""
+
+    resources: list[ResourceConfigs]
+
+
+class DescribeConfigsRequest(Request):
+    """Read settings."""
+
+    API = 32
+    REPLY = DescribeConfigsReply
+
+    resources: list[Resource]
+
+
+class ResourceChange(Body):
+    """Settings to change; a value of nil goes back to the default."""
+
+    type: Int16
+    name: Name
+    configs: list[tuple[Name, str | None]]
+
+
+class ResourceResult(Body):
+    """What became of one resource's changes."""
+
+    type: int
+    name: str
+    error_code: int = 0
+    error_message: str | None = None
+
+
+class AlterConfigsReply(Body):
+    """One entry for each resource of the request."""
+
+    resources: list[ResourceResult]
+
+
+class AlterConfigsRequest(Request):
+    """Change settings of topics or clients, leaving the others as they are (KIP-339)."""
+
+    API = 44
+    REPLY = AlterConfigsReply
+
+    resources: list[ResourceChange]
+    validate_only: bool = False
+
+
+# ---- The node itself
+
+
+class PartitionDirInfo(Body):
+    """One partition on this node's disk."""
+
+    topic: str
+    partition: int
+    size_bytes: int
+    log_start_offset: int
+    high_watermark: int
+    log_end_offset: int
+    segments: int
+    error_message: str | None = None
+    """Why the partition does not serve, or what of it is damaged; nil: all is well."""
+
+
+class DescribeLogDirsReply(Body):
+    """This node's data folder."""
+
+    error_code: int
+    path: str
+    total_bytes: int
+    usable_bytes: int
+    partitions: list[PartitionDirInfo]
+
+
+class DescribeLogDirsRequest(Request):
+    """Sizes and offsets of the partitions on this node."""
+
+    API = 35
+    REPLY = DescribeLogDirsReply
+
+
+class NodeStatusReply(Body):
+    """Counters of this node since it started, by name."""
+
+    node_id: int
+    cluster_id: str
+    version: str
+    uptime_ms: int
+    pid: int
+    counters: list[tuple[str, int]]
+
+
+class NodeStatusRequest(Request):
+    """How the node is. Our own API."""
+
+    API = 1001
+    REPLY = NodeStatusReply
+
+
+def _requests(root: type[Request]) -> list[type[Request]]:
+    return [sub for cls in root.__subclasses__() for sub in (cls, *_requests(cls))]
+
+
+REQUESTS: dict[int, type[Request]] = {cls.API: cls for cls in _requests(Request)}
+"""Request type by API number."""
