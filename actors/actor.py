@@ -81,7 +81,7 @@ class ReactorActor(pykka.Actor):
     - ``on_failure(...)``: a message that was told, or on_turn_end, raised an exception; on_turn_end does not follow
     """
 
-    actor_inbox: Mailbox
+    actor_inbox: Mailbox  # pyright: ignore[reportIncompatibleVariableOverride]  nobody ever sets another
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         place, _births.place = _births.place, None
@@ -96,7 +96,7 @@ class ReactorActor(pykka.Actor):
         self._failed = False
 
     @property
-    def actor_urn(self) -> str:
+    def actor_urn(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  it has a setter, too
         """The address: pykka would draw a uuid4, and no run of the simulator would equal another."""
         return self.address
 

@@ -64,6 +64,10 @@ class Poller(Protocol):
         ...
 
 
+class _AbortError(Exception):
+    """The way out of a pass in which abort() was called."""
+
+
 class _Mail:
     """An envelope from another thread, on its way to a mailbox."""
 
@@ -218,9 +222,15 @@ class Reactor:
         self._poller.wake()
 
     def abort(self) -> None:
-        """End here and now, as a crash would: no hook runs, asks are answered ActorDeadError."""
+        """End as a crash would: no hook runs, asks are answered ActorDeadError.
+
+        Here and now, or, called inside of a pass, when the turn or the callback under way is over.
+        """
         self._check_thread("abort()")
-        self._close()
+        if self._in_pass:
+            self.fail(_AbortError(), "abort()")
+        else:
+            self._close()
 
     def run_pass(self, max_wait_ms: float | None = 0.0) -> bool:
         """Wait for at most max_wait_ms (None: without limit), run one pass; True if there is work for another.
@@ -245,6 +255,8 @@ class Reactor:
             self._run_actors()
             if self._stopping:
                 self._stop_next()
+        except _AbortError:
+            self._close()
         except Exception as error:  # noqa: BLE001  raised again as the cause of another
             self._close()
             self._raise_fatal(error)

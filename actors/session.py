@@ -43,6 +43,7 @@ from .commands import Answer, Drain, Frames, Readable, Refusal
 from .requests import open_call
 
 if TYPE_CHECKING:
+    from ..quorum.image import MetadataImage
     from ..transport.messages import Body, Request
     from ..transport.network import Listener
     from .calls import Call
@@ -73,6 +74,8 @@ class ClientSession(ReactorActor):
         self._outbox: deque[list[bytes]] = deque()
         self._outbox_timer: Timer | None = None
         self._muted_until_ms = 0.0
+        self._rates: dict[Direction, int] = {}
+        self._rates_from: MetadataImage | None = None
         self._deadline_timer: Timer | None = None
         self._last_heard_ms = context.clock.monotonic_ms()
 
@@ -173,6 +176,7 @@ class ClientSession(ReactorActor):
             message = f"this is a node of cluster {cluster_id}, and the client means cluster {request.cluster_id}"
             raise InconsistentClusterIdError(message)
         self.client_id = request.client_id
+        self._rates_from = None
         return ApiVersionsReply(
             cluster_id=cluster_id,
             node_id=self.context.config.node_id,
@@ -229,6 +233,15 @@ class ClientSession(ReactorActor):
 
     def _quota(self, direction: Direction) -> int:
         """The client's own rate in bytes a second, else that of every client, else the broker's setting; 0: none."""
+        if self._rates_from is not self.context.image:
+            self._rates_from = self.context.image
+            self._rates.clear()
+        rate = self._rates.get(direction)
+        if rate is None:
+            rate = self._rates[direction] = self._look_up_quota(direction)
+        return rate
+
+    def _look_up_quota(self, direction: Direction) -> int:
         config = self.context.config
         key, default = (
             ("producer_byte_rate", config.quota_producer_default)

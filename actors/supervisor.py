@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Final, TextIO
@@ -139,6 +140,7 @@ class _Supervisor:
 
     def _announce(self, ready: Ready, pid: int | None) -> None:
         word = "restarted and ready" if self._starts else "ready"
+        self._config = replace(self._config, listen=ready.address)  # a port that was chosen is kept when it restarts
         self._starts += 1
         data_dir = os.path.abspath(self._config.data_dir)  # noqa: PTH100 - pathlib costs a start-up 10 ms
         where = f"listening on {ready.address}, data in {data_dir}"

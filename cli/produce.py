@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..client.producer import Producer
-from ..errors import ConfigError, ZmqBrokerError
+from ..errors import ConfigError
 from .common import add_producing, add_server, client_settings, natural, print_json, say
-from .connect import check_topic
+from .connect import check_reachable
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
+
+    from ..client.futures import RecordFuture
+    from ..client.producer import ProducerSettings
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,60 +41,52 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_server(parser)
 
 
-class _Tally:
-    """What became of the records; written by the producer's thread."""
-
-    def __init__(self) -> None:
-        self.acked = 0
-        self.failed = 0
-        self.first_failure: BaseException | None = None
-
-    def ack(self, _metadata: object) -> None:
-        """Count a record that the broker has."""
-        self.acked += 1
-
-    def fail(self, error: BaseException) -> None:
-        """Count a record that it has not."""
-        self.failed += 1
-        if self.first_failure is None:
-            self.first_failure = error
-
-
 def run(args: Namespace) -> int:
-    """Send until the input ends."""
+    """Send until the input ends, and wait for the acknowledgements. Raises what made records fail."""
     if args.key_separator == "":
         message = "--key-separator: an empty text separates nothing"
         raise ConfigError(message)
+    given = {"acks": args.acks, "compression_type": args.compression, **client_settings(args.properties)}
+    settings = cast("ProducerSettings", {**given, "bootstrap_servers": args.bootstrap_server})
+    sent = _Sent()
     with _opened(args.file) as source:
-        check_topic(args.topic, args)
-        tally = _Tally()
-        settings = {"acks": args.acks, "compression_type": args.compression, **client_settings(args.properties)}
-        interrupted = False
-        with Producer(bootstrap_servers=args.bootstrap_server, **settings) as producer:
-            try:
-                sent_bytes = _send_lines(producer, source, args, tally)
-            except KeyboardInterrupt:  # what was read is still sent: Ctrl-C is how a person ends typing
-                interrupted, sent_bytes = True, -1
+        check_reachable(args)
+        with Producer(**settings) as producer:
+            with suppress(KeyboardInterrupt):  # how a person ends typing; what was read is still sent
+                _send_lines(producer, source, args, sent)
             producer.flush()
-    return _summarise(args, tally, sent_bytes, interrupted=interrupted)
+    if args.format == "json":
+        print_json({"topic": args.topic, "records": sent.records, "bytes": sent.bytes, "acks": args.acks})
+    verb = "sent without acknowledgement" if args.acks == "0" else "acknowledged"
+    say(f"{sent.records:,} records ({sent.bytes:,} bytes) {verb} in topic {args.topic}")
+    return 0
 
 
-def _send_lines(producer: Producer, source: BinaryIO, args: Namespace, tally: _Tally) -> int:
+@dataclass
+class _Sent:
+    """How much was handed to the producer."""
+
+    records: int = 0
+    bytes: int = 0
+
+
+def _send_lines(producer: Producer, source: BinaryIO, args: Namespace, sent: _Sent) -> None:
     separator = args.key_separator.encode() if args.key_separator else None
-    sent_bytes = 0
+    probe: RecordFuture | None = None
     with _progress(source) as advance:
-        for number, line in enumerate(source, start=1):
-            if args.max_messages is not None and number > args.max_messages:
-                break
-            key, value = _split(line.removesuffix(b"\n"), separator, number)
+        for line in source:
+            if sent.records == args.max_messages:
+                return
+            key, value = _split(line.removesuffix(b"\n"), separator, sent.records + 1)
             future = producer.send(args.topic, value, key=key, partition=args.partition)
-            future.add_callback(tally.ack)
-            future.add_errback(tally.fail)
-            sent_bytes += len(line)
+            sent.records += 1
+            sent.bytes += len(line)
             advance(len(line))
-            if tally.first_failure is not None:
-                break
-    return sent_bytes
+            # One record at a time is watched, so that a broker that takes nothing more ends this before the input does.
+            if probe is None or probe.is_done():
+                if probe is not None and probe.failed():
+                    return
+                probe = future
 
 
 def _split(line: bytes, separator: bytes | None, number: int) -> tuple[bytes | None, bytes]:
@@ -101,22 +97,6 @@ def _split(line: bytes, separator: bytes | None, number: int) -> tuple[bytes | N
         message = f"line {number} has no key separator {separator.decode()!r}: {line[:60].decode(errors='replace')!r}"
         raise ConfigError(message)
     return key, value
-
-
-def _summarise(args: Namespace, tally: _Tally, sent_bytes: int, *, interrupted: bool) -> int:
-    if args.format == "json":
-        print_json(
-            {"topic": args.topic, "acknowledged": tally.acked, "failed": tally.failed, "interrupted": interrupted}
-        )
-    if tally.first_failure is not None:
-        error = tally.first_failure
-        why = error.message if isinstance(error, ZmqBrokerError) else str(error)
-        say(f"zmqbroker: {tally.failed} records were not acknowledged, the first because {why}")
-        return 1
-    sent = f" ({sent_bytes:,} bytes)" if sent_bytes >= 0 else ""
-    verb = "sent without acknowledgement" if args.acks == "0" else "acknowledged"
-    say(f"{tally.acked:,} records{sent} {verb} in topic {args.topic}")
-    return 0
 
 
 @contextmanager

@@ -16,14 +16,14 @@ import os
 import selectors
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from ..errors import BrokerError, ClosedError, ZmqBrokerError
+from ..errors import ClosedError, RequestTimedOutError, ZmqBrokerError
 from .connection import FOREVER, Answer, Call, Connection
 from .metadata import ClusterMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from ..transport.messages import Request
     from .options import CommonOptions
@@ -45,6 +45,20 @@ class Driver(Protocol):
     def next_deadline(self) -> float:
         """When `step` has something to do though nothing came."""
         ...
+
+
+class Wait(NamedTuple):
+    """What a flow waits for: a condition that is checked under the lock, until a time on the clock of `now`."""
+
+    condition: Callable[[], Any]
+    deadline: float
+
+
+Flow: TypeAlias = "Generator[Wait, Any, T]"
+"""Something that takes several answers: yields what it waits for, gets the condition's value, returns its result.
+
+Written once, run by `ClientIO.run` in a thread or awaited by the asyncio clients. It runs without the lock.
+"""
 
 
 class ClientIO:
@@ -355,22 +369,38 @@ class ClientIO:
 
             logging.getLogger(__name__).exception("a callback of the user raised")
 
-    # ---- one request
+    # ---- flows
 
-    def call(self, request: Request, connection: Connection, timeout_s: float) -> Answer:
+    def run(self, flow: Flow[T]) -> T:
+        """Run a flow in this thread. Raises what it raises."""
+        try:
+            wait = next(flow)
+            while True:
+                value = self.wait_until(wait.condition, wait.deadline)
+                self.check_open()
+                wait = flow.send(value)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def call(self, request: Request, connection: Connection, timeout_s: float) -> Flow[Answer]:
         """Send one request and wait for its answer. Raises what went wrong."""
         outcome: list[Answer | ZmqBrokerError] = []
+        now = self.now()
         with self.lock:
             self.check_open()
-            connection.submit(Call(request, outcome.append, self.now() + timeout_s), self.now())
-        self.wait_until(lambda: outcome, self.now() + timeout_s + 1.0)
+            connection.submit(Call(request, outcome.append, now + timeout_s), now)
+        yield Wait(lambda: outcome, now + timeout_s + 1.0)
         if not outcome:
-            self.check_open()
             message = f"{connection.address} did not answer {type(request).__name__} within {timeout_s:g} s"
-            raise BrokerError(message)
+            raise RequestTimedOutError(message)
         if isinstance(outcome[0], ZmqBrokerError):
             raise outcome[0]
         return outcome[0]
+
+    def pause(self, seconds: float) -> Flow[None]:
+        """Let some time pass."""
+        yield Wait(lambda: None, self.now() + seconds)
 
 
 def body_of(answer: Answer, cls: type[T]) -> T:

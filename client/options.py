@@ -145,6 +145,8 @@ class ConsumerOptions(CommonOptions):
     """Makes a key of its bytes; not called for a record without key."""
     value_deserializer: Callable[[bytes], Any] | None = None
     """Makes a value of its bytes; not called for a record without value."""
+    allow_auto_create_topics: bool = True
+    """Whether reading a topic that does not exist creates it, where the brokers create topics on first use."""
     auto_offset_reset: str = "latest"
     """Where to begin without a position, or when it does not exist any more: earliest, latest, or none: raise."""
     fetch_min_bytes: int = _number(1, 0, MAX_BYTES)
@@ -172,6 +174,7 @@ class ConsumerOptions(CommonOptions):
             raise ConfigError(message)
         _check_choice("auto_offset_reset", self.auto_offset_reset, RESETS)
         _check_bool("check_crcs", self.check_crcs)
+        _check_bool("allow_auto_create_topics", self.allow_auto_create_topics)
         for name in ("key_deserializer", "value_deserializer"):
             _check_callable(name, getattr(self, name))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from ..errors import BufferTimeoutError, ClosedError, MessageTooLargeError, ZmqBrokerError
 from .accumulator import BATCH_OVERHEAD, NO_HEADERS, RECORD_OVERHEAD, PartitionQueue, ProducerBatch
 from .futures import BatchesFuture, RecordFuture
-from .io import ClientIO
+from .io import ClientIO, Wait
 from .options import ProducerOptions, make_options
 from .partitioner import positive_hash
 from .sender import Sender, headers_size
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
+
+    from .io import Flow
 
 _FRAMING = BATCH_OVERHEAD + RECORD_OVERHEAD
 
@@ -280,13 +282,13 @@ class Producer:
         """Wait until the topic is known and the buffer has room."""
         if self._closed:
             raise ClosedError(_CLOSED)
-        io = self._io
-        if topic not in io.metadata.topics:
-            self._wait_for_topic(topic)
+        if topic not in self._io.metadata.topics:
+            self._io.run(self.topic_known(topic))
         if self._sender.used_bytes >= self._buffer_memory:
-            self._wait_for_room()
+            self._io.run(self.room())
 
-    def _wait_for_topic(self, topic: str) -> None:
+    def topic_known(self, topic: str) -> Flow[None]:
+        """Wait until a topic is known. Raises what keeps it from being known for max_block_ms, or for good."""
         if not isinstance(topic, str) or not topic:
             message = f"topic={topic!r}: a topic's name is expected"
             raise TypeError(message)
@@ -299,7 +301,7 @@ class Producer:
             error = metadata.errors.get(topic)
             return topic in metadata.topics or (error is not None and not error.retriable)
 
-        io.wait_until(known, io.now() + self._options.max_block_ms / 1000)
+        yield Wait(known, io.now() + self._options.max_block_ms / 1000)
         if topic in metadata.topics:
             return
         io.check_open()
@@ -311,13 +313,13 @@ class Producer:
         waited = f"topic {topic!r} could not be used within max_block_ms={self._options.max_block_ms}"
         raise type(cause)(f"{waited}: {cause.message}") from cause
 
-    def _wait_for_room(self) -> None:
+    def room(self) -> Flow[None]:
+        """Wait until the buffer has room. Raises BufferTimeoutError."""
         io, sender = self._io, self._sender
         with io.lock:
             sender.close_all()  # nothing shall wait for more records while there is no room for them
-        room = io.wait_until(
-            lambda: sender.used_bytes < self._buffer_memory, io.now() + self._options.max_block_ms / 1000
-        )
+        deadline = io.now() + self._options.max_block_ms / 1000
+        room = yield Wait(lambda: sender.used_bytes < self._buffer_memory, deadline)
         if not room:
             io.check_open()
             message = (
@@ -390,10 +392,14 @@ class Producer:
         Raises the first error since the last flush if any record failed since then, saying how many did; TimeoutError
         if not everything is answered in time.
         """
-        self._drain(timeout)
+        self._io.run(self.flushed(timeout))
+
+    def flushed(self, timeout: float | None) -> Flow[None]:
+        """`flush` as a flow."""
+        yield from self._drained(timeout)
         self._raise_failures()
 
-    def _drain(self, timeout: float | None) -> None:
+    def _drained(self, timeout: float | None) -> Flow[None]:
         io, sender = self._io, self._sender
         with io.lock:
             sender.close_all()
@@ -409,7 +415,7 @@ class Producer:
                 return all_done()
             return not waiting
 
-        if not io.wait_until(all_done, io.now() + timeout):
+        if not (yield Wait(all_done, io.now() + timeout)):
             io.check_open()
             count = sum(batch.count for batch in waiting if not batch.done)
             message = f"up to {count} records are not acknowledged after {timeout:g} s"
@@ -427,7 +433,7 @@ class Producer:
     def partitions_for(self, topic: str) -> set[int]:
         """The partitions of a topic, which is created if it does not exist. Waits up to max_block_ms."""
         if topic not in self._io.metadata.topics:
-            self._wait_for_topic(topic)
+            self._io.run(self.topic_known(topic))
         return set(self._io.metadata.topics[topic])
 
     def bootstrap_connected(self) -> bool:
@@ -456,7 +462,7 @@ class Producer:
         if self._closed:
             return
         try:
-            self._drain(timeout)
+            self._io.run(self._drained(timeout))
         except (TimeoutError, ZmqBrokerError):
             pass  # counted below: what is left fails now, and that is raised
         finally:

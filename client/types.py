@@ -40,9 +40,18 @@ class ConsumerRecord(Struct, gc=False, frozen=True):
     value: Any
     headers: Any = ()
     """Pairs of (name, bytes or None)."""
-    serialized_key_size: int = -1
-    """Bytes of the key; -1: the record has none."""
-    serialized_value_size: int = -1
+    raw_sizes: tuple[int, int] | None = None
+    """Bytes of key and value before they were deserialized; None: they were not."""
+
+    @property
+    def serialized_key_size(self) -> int:
+        """Bytes of the key; -1: the record has none."""
+        return self.raw_sizes[0] if self.raw_sizes else _size(self.key)
+
+    @property
+    def serialized_value_size(self) -> int:
+        """Bytes of the value; -1: the record has none."""
+        return self.raw_sizes[1] if self.raw_sizes else _size(self.value)
 
     @property
     def checksum(self) -> None:
@@ -53,6 +62,10 @@ class ConsumerRecord(Struct, gc=False, frozen=True):
     def topic_partition(self) -> TopicPartition:
         """The partition that the record was read from."""
         return TopicPartition(self.topic, self.partition)
+
+
+def _size(raw: bytes | None) -> int:
+    return -1 if raw is None else len(raw)
 
 
 class RecordMetadata(Struct, gc=False, frozen=True):

@@ -56,10 +56,13 @@ class DataFolder:
         """Whether the last process closed everything: logs are then opened without a scan."""
         self.warnings: list[str] = []
         """One sentence for each thing that was wrong and could be made good."""
-        self._recovery_points: dict[str, int] | None = {}
+        self._recovery_points: dict[str, int] = {}
         self._log_starts: dict[str, int] = {}
         self._logs: dict[str, PartitionLog] = {}
-        self._unknown: set[str] = set()
+        self._lost: set[str] = set()
+        """Logs whose recovery point is not known, until they are opened."""
+        self._abandoned: set[str] = set()
+        """Logs that this process gave up: the clean shutdown before it says nothing of them any more."""
         self._deletions = 0
         self._checkpoint_lock = Lock()
         self._checkpoints_taken = 0
@@ -97,7 +100,7 @@ class DataFolder:
         """Check meta.properties, or write it into an empty folder."""
         meta = self._file(META_NAME)
         if not self._disk.exists(meta):
-            if self.partition_folders() or self._disk.exists(self._file(RECOVERY_POINTS_NAME)):
+            if self.partition_folders():
                 message = (
                     f"{meta} is missing although {self.path} holds logs; put it back (version=1, cluster.id=..., "
                     f"node.id=...) or choose another data_dir"
@@ -105,6 +108,9 @@ class DataFolder:
                 raise DataFolderError(message)
             self.cluster_id, self.node_id = cluster_id or make_cluster_id(), node_id
             text = f"version={META_VERSION}\ncluster.id={self.cluster_id}\nnode.id={node_id}\n"
+            # The checkpoints first: from then on one that is missing was lost.
+            for name in (LOG_STARTS_NAME, RECOVERY_POINTS_NAME):
+                self._disk.replace_file(self._file(name), encode_offsets({}))
             self._disk.replace_file(meta, text.encode())
             return
         found_cluster, found_node = self._read_meta(meta)
@@ -132,9 +138,11 @@ class DataFolder:
     def _start(self) -> None:
         """Read the checkpoints, take the clean-shutdown marker away, remove left-overs."""
         clean = self._file(CLEAN_NAME)
-        self._recovery_points = self._read_checkpoint(RECOVERY_POINTS_NAME)
-        starts = self._read_checkpoint(LOG_STARTS_NAME)
-        self._log_starts = starts or {}
+        points = self._read_checkpoint(RECOVERY_POINTS_NAME)
+        if points is None:
+            self._lost = set(self.partition_folders())
+        self._recovery_points = points or {}
+        self._log_starts = self._read_checkpoint(LOG_STARTS_NAME) or {}
         if self._disk.exists(clean):
             self.was_clean = True
             self._disk.remove(clean)
@@ -168,22 +176,22 @@ class DataFolder:
         assert not self._closed
         assert split_folder_name(name), name
         assert name not in self._logs, name
-        points = self._recovery_points
         try:
             log = PartitionLog.open(
                 self._disk,
                 self._file(name),
                 config,
                 now_ms=now_ms,
-                recovery_point=None if points is None else points.get(name, 0),
+                recovery_point=None if name in self._lost else self._recovery_points.get(name, 0),
                 log_start_offset=self._log_starts.get(name, 0),
-                clean=self.was_clean,
+                clean=self.was_clean and name not in self._abandoned,
             )
         except OSError as error:
             message = f"could not open the log in {self._file(name)}: {error.strerror or error}"
             raise StorageError(message) from error
         log.before_cut = self.write_checkpoints
         self._logs[name] = log
+        self._lost.discard(name)
         return log
 
     def delete_log(self, name: str) -> None:
@@ -193,8 +201,8 @@ class DataFolder:
         if log is not None:
             log.abandon()
         self._log_starts.pop(name, None)
-        if self._recovery_points is not None:
-            self._recovery_points.pop(name, None)
+        self._recovery_points.pop(name, None)
+        self._lost.discard(name)
         if not self._disk.exists(self._file(name)):
             return
         while self._disk.exists(doomed := self._file(f"{name}.{self._deletions}-delete")):
@@ -212,14 +220,15 @@ class DataFolder:
         del self._logs[name]
 
     def _note(self, name: str, log: PartitionLog) -> None:
-        if self._recovery_points is not None:
-            self._recovery_points[name] = log.recovery_point
+        self._recovery_points[name] = log.recovery_point
         self._log_starts[name] = log.log_start_offset
 
     def abandon_log(self, name: str) -> None:
         """Close one log as a crash would, so that it can be opened again; nothing if it is not open."""
         log = self._logs.pop(name, None)
         if log is not None:
+            self._note(name, log)
+            self._abandoned.add(name)
             log.abandon()
 
     def write_checkpoints(self) -> None:
@@ -231,16 +240,14 @@ class DataFolder:
 
         Work that comes to be done after newer work is not done at all: a recovery point never goes back up.
 
-        While the recovery points of logs that are not open yet are lost the file is not written: an entry that is not
+        While the recovery points of logs that are not open yet are lost, that file stays as it is: an entry that is not
         in it would count as 0, and then a damaged log could be taken for a torn one.
         """
         for name, log in self._logs.items():
             self._note(name, log)
         # The starts first: a recovery point below a log's start is harmless, a start that a crash takes back is too.
         files = [(LOG_STARTS_NAME, encode_offsets(self._log_starts))]
-        if self._recovery_points is None and not set(self.partition_folders()) - set(self._logs):
-            self._recovery_points = {name: log.recovery_point for name, log in self._logs.items()}
-        if self._recovery_points is not None:
+        if not self._lost:
             files.append((RECOVERY_POINTS_NAME, encode_offsets(self._recovery_points)))
         self._checkpoints_taken += 1
         number = self._checkpoints_taken
@@ -270,7 +277,7 @@ class DataFolder:
                 clean = False
                 self._logs[name].abandon()
             self.write_checkpoints()
-            if clean and self._recovery_points is not None:
+            if clean and not self._lost:
                 self._disk.replace_file(self._file(CLEAN_NAME), b"")
         finally:
             self._closed = True

@@ -276,11 +276,14 @@ class Segment:
         assert position == self.size + written, (position, self.size, written)
         self.size = position
         self.next_offset = batches[-1][1] + 1
-        self._marks[self.next_offset] = position
+        self._mark(self.next_offset, position)
+
+    def _mark(self, offset: int, position: int) -> None:
+        """Remember that a batch with this base offset starts, or will, at this position."""
+        self._marks[offset] = position
         if len(self._marks) > MARKS_KEPT:
-            marks = iter(list(self._marks))
-            for _ in range(MARKS_KEPT // 2):
-                del self._marks[next(marks)]
+            for old in list(self._marks)[: MARKS_KEPT // 2]:
+                del self._marks[old]
 
     def seal(self) -> None:
         """No more appends: the time index gets its last entry."""
@@ -401,6 +404,7 @@ class Segment:
         header = self._header_of_entry(entry)
         if limit < self.size and end_offset >= self.next_offset:
             # The room is what bounds it: stop at the indexed batch and leave the rest of the room unused.
+            self._mark(header.base_offset, entry[1])
             data = self.file.read(position, entry[1] - position)
             self._check_first(data, position, offset)
             return data

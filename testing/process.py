@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -117,7 +118,8 @@ class BrokerProcess:
 
     def kill(self, timeout_ms: int = STOP_TIMEOUT_MS) -> None:
         """Kill supervisor and node with SIGKILL, at once, and return when both are gone."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # both have ended by themselves
+            os.killpg(self.process.pid, signal.SIGKILL)
         self._reap(timeout_ms)
 
     def kill_node(self) -> None:

@@ -28,7 +28,7 @@ _numbers = count()
 class BrokerFactory(Protocol):
     """Starts a broker; it is closed when the test ends."""
 
-    def __call__(self, *, data_dir: str | None = None, **settings: Value) -> Broker:
+    def __call__(self, *, data_dir: str | None = None, listen: str = "tcp://127.0.0.1:0", **settings: Value) -> Broker:
         """Start a broker with these settings, named with underscores for dots."""
         ...
 
@@ -56,7 +56,7 @@ def zmqbroker_server_factory() -> Iterator[BrokerFactory]:
 
     with ExitStack() as brokers:
 
-        def start(*, data_dir: str | None = None, **settings: Value) -> Broker:
-            return brokers.enter_context(Broker(data_dir=data_dir, **settings))
+        def start(*, data_dir: str | None = None, listen: str = "tcp://127.0.0.1:0", **settings: Value) -> Broker:
+            return brokers.enter_context(Broker(data_dir=data_dir, listen=listen, **settings))
 
         yield start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -72,3 +73,11 @@ def refused() -> Callable[[subprocess.CompletedProcess[bytes]], str]:
         return sentence
 
     return check
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port of 127.0.0.1 where nobody answers: bound, so that nobody else takes it, but not listened on."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]

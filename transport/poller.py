@@ -55,7 +55,9 @@ class ZmqPoller:
         self._callbacks[source] = callback
 
     def unregister(self, source: zmq.Socket[Any] | int) -> None:
-        """Call back no more, not even for what the wait under way has found. To be done before the socket is closed.
+        """Call back no more, not even for what the wait under way has found.
+
+        To be done before the source is closed: pyzmq polls something else in place of a closed socket.
 
         Raises:
             KeyError: it is not registered.
@@ -69,10 +71,6 @@ class ZmqPoller:
 
         A failed assertion in a callback is raised here; any other exception is logged and counted, because the callback
         of one connection must not end all the others.
-
-        Raises:
-            zmq.ZMQError: a registered socket was closed without being unregistered.
-
         """
         # Rounded up: a wait that is a little short would come back again and again before a timer is due.
         limit = None if timeout_ms is None else min(math.ceil(timeout_ms), _WAIT_MS_MAX)

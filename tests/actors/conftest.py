@@ -6,7 +6,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from zmqbroker.actors.reactor import Reactor
 from zmqbroker.clock import SystemClock
 from zmqbroker.transport.poller import ZmqPoller

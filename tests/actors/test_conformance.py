@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pykka
 import pytest
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr
-
 from zmqbroker.actors.actor import ReactorActor
 
 DEADLINE_S = 10.0
@@ -406,7 +405,7 @@ def test_a_future_can_be_set_once(ref):
     future = ref.actor_class._create_future()
     future.set(1)
     for again in (lambda: future.set(2), future.set_exception, lambda: future.set_get_hook(lambda _: 3)):
-        with pytest.raises(Exception, match="^$"):
+        with pytest.raises(Exception, match=r"^$"):
             again()
     assert future.get() == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pykka
 import pytest
-
 from zmqbroker.actors.actor import ReactorActor
 from zmqbroker.actors.future import BlockingOnReactorError
 from zmqbroker.actors.reactor import NodeFatalError
@@ -28,7 +27,7 @@ class Broken(ReactorActor):
     def on_start(self):
         self.fail_at("on_start")
 
-    def on_receive(self, message):
+    def on_receive(self, _message):
         if self.where == "on_failure":
             msg = "ordinary"
             raise ValueError(msg)
@@ -40,7 +39,7 @@ class Broken(ReactorActor):
     def on_stop(self):
         self.fail_at("on_stop")
 
-    def on_failure(self, exception_type, exception_value, traceback):
+    def on_failure(self, *_exc_info):
         self.fail_at("on_failure")
 
     def method(self):
@@ -122,7 +121,7 @@ def test_an_assertion_in_a_callback_is_fatal(reactor, poller, kind):
 
 def test_an_assertion_in_the_constructor_is_fatal_in_an_actor_that_spawns(reactor):
     class Parent(ReactorActor):
-        def on_receive(self, message):
+        def on_receive(self, _message):
             self.reactor.spawn(BrokenFromBirth, address="child")
 
     class BrokenFromBirth(ReactorActor):
@@ -136,7 +135,7 @@ def test_an_assertion_in_the_constructor_is_fatal_in_an_actor_that_spawns(reacto
 
 
 def test_an_error_of_the_poller_is_fatal(reactor, monkeypatch):
-    def wait(timeout_ms):
+    def wait(_timeout_ms):
         raise OSError(9, "bad descriptor")
 
     monkeypatch.setattr(reactor._poller, "wait", wait)
@@ -169,13 +168,13 @@ def test_ask_and_get_in_a_handler_raises(reactor, run_idle):
     caught = []
 
     class Asker(ReactorActor):
-        def on_receive(self, message):
+        def on_receive(self, _message):
             other = self.reactor.lookup("other")
             for wait in (
                 lambda: other.ask("x"),
                 lambda: other.ask("x", timeout=1),
                 lambda: other.ask("x", block=False).map(str).get(),
-                lambda: other.stop(),
+                other.stop,
             ):
                 with pytest.raises(BlockingOnReactorError, match="would wait for ever") as info:
                     wait()

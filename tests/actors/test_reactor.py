@@ -7,7 +7,6 @@ import weakref
 
 import pykka
 import pytest
-
 from zmqbroker.actors.actor import ReactorActor
 from zmqbroker.actors.reactor import Reactor
 
@@ -30,6 +29,7 @@ def test_lookup_and_tell_by_address(reactor, run_idle):
     ref = reactor.spawn(Plain, notes, address="a")
     assert reactor.lookup("a") is ref
     assert reactor.lookup("b") is None
+    assert reactor.addresses() == ["a"]
     assert reactor.tell("a", 1) is True
     assert reactor.tell("b", 1) is False
     run_idle()
@@ -51,7 +51,7 @@ def test_a_constructor_that_raises_leaves_the_address_free(reactor):
             super().__init__()
             raise ValueError
 
-    with pytest.raises(ValueError, match="^$"):
+    with pytest.raises(ValueError, match=r"^$"):
         reactor.spawn(Faulty, address="a", supervised=True)
     assert reactor.lookup("a") is None
     reactor.spawn(Plain, address="a")
@@ -211,7 +211,7 @@ def test_an_actor_may_spawn_and_tell_while_the_reactor_stops(reactor):
 
 def test_stop_works_from_an_actor(reactor):
     class Last(ReactorActor):
-        def on_receive(self, message):
+        def on_receive(self, _message):
             self.reactor.stop()
 
     reactor.spawn(Last, address="a").tell("end")
@@ -246,6 +246,34 @@ def test_abort_runs_no_hook_and_answers_asks(reactor, run_idle):
     assert reactor.stopped
     assert reactor.dead_letters == 1
     assert reactor.next_due_ms() is None
+    with pytest.raises(pykka.ActorDeadError):
+        answer.get()
+
+
+@pytest.mark.parametrize("inside", ["actor", "call_soon", "call_later", "poller"])
+def test_abort_inside_of_a_pass_ends_it_without_an_error(reactor, poller, inside):
+    class Aborting(Plain):
+        def on_receive(self, message):
+            super().on_receive(message)
+            self.reactor.abort()
+
+    notes = []
+    reactor.spawn(Aborting, notes, address="a")
+    other = reactor.spawn(Plain, notes, address="b")
+    reactor.run_pass()
+    match inside:
+        case "actor":
+            reactor.tell("a", "abort")
+        case "call_soon":
+            reactor.call_soon(reactor.abort)
+        case "call_later":
+            reactor.call_later(0, reactor.abort)
+        case "poller":
+            poller.ready.append(reactor.abort)
+    answer = other.ask("not heard", block=False)
+    assert reactor.run_pass() is False
+    assert reactor.stopped
+    assert notes == (["abort"] if inside == "actor" else [])
     with pytest.raises(pykka.ActorDeadError):
         answer.get()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pykka
 import pytest
-
 from zmqbroker.actors.actor import ReactorActor
 from zmqbroker.actors.reactor import NodeFatalError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from zmqbroker.actors.timers import GARBAGE_MIN, Timers
 
 
@@ -73,8 +72,9 @@ def test_cancelling_a_timer_that_ran_does_nothing(clock, timers):
 
 def test_a_timer_may_cancel_another_that_is_due_with_it(clock, timers):
     ran = []
-    timers.call_later(5, lambda: second.cancel())
-    second = timers.call_later(5, lambda: ran.append(2))
+    victims = []
+    timers.call_later(5, lambda: [timer.cancel() for timer in victims])
+    victims.append(timers.call_later(5, lambda: ran.append(2)))
     clock.now_ms += 5
     run_due(timers)
     assert ran == []

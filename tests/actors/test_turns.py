@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
+import itertools
 
+import pytest
 from zmqbroker.actors.actor import ReactorActor
 from zmqbroker.actors.mailbox import TURN_MESSAGES_MAX
 from zmqbroker.actors.reactor import PASS_MESSAGES_MAX
@@ -25,7 +26,7 @@ class Noter(ReactorActor):
     def on_stop(self):
         self.notes.append((self.address, "stop"))
 
-    def on_failure(self, exception_type, exception_value, traceback):
+    def on_failure(self, _type, exception_value, _traceback):
         self.notes.append((self.address, "failure", exception_value.args))
 
 
@@ -152,7 +153,7 @@ def test_busy_actors_take_turns_in_order(reactor, run_idle):
     assert of(notes, "a") == of(notes, "b") == list(range(TURN_MESSAGES_MAX * 2))
 
 
-def test_an_actor_that_tells_itself_for_ever_leaves_others_their_turn(reactor, run_idle):
+def test_an_actor_that_tells_itself_for_ever_leaves_others_their_turn(reactor):
     class Endless(ReactorActor):
         def on_receive(self, message):
             self.actor_ref.tell(message)
@@ -188,7 +189,7 @@ def test_io_is_looked_at_however_busy_the_actors_are(reactor, poller, partners):
         poller.ready.append(lambda: looked.append(len(handled)))
         assert reactor.run_pass(None)
     assert looked[0] == 0
-    steps = [later - earlier for earlier, later in zip(looked, looked[1:], strict=False)]
+    steps = [later - earlier for earlier, later in itertools.pairwise(looked)]
     assert all(0 < step <= PASS_MESSAGES_MAX + TURN_MESSAGES_MAX for step in steps)
     assert poller.waits == [0.0] * 5
 

@@ -7,8 +7,7 @@ import threading
 
 import pytest
 import zmq
-
-from zmqbroker.actors.reactor import NodeFatalError, Reactor
+from zmqbroker.actors.reactor import Reactor
 from zmqbroker.clock import SystemClock
 from zmqbroker.transport.poller import ZmqPoller
 
@@ -102,7 +101,7 @@ def test_a_failing_callback_is_logged_and_the_others_run(zmq_poller, caplog):
     zmq_poller.wait(0.0)
     assert len(ran) == 3
     assert zmq_poller.callback_errors == 3
-    assert caplog.text.count("ValueError") == 3
+    assert len([record for record in caplog.records if record.exc_info]) == 3
     for reader, writer in pipes:
         zmq_poller.unregister(reader)
         os.close(reader)
@@ -173,15 +172,3 @@ def test_a_reactor_on_real_sockets(zmq_poller, pair):
     reactor.run()
     thread.join(DEADLINE_S)
     assert sorted(got) == [b"later", b"soon", b"thread"]
-
-
-def test_a_socket_closed_before_it_is_unregistered_is_fatal(zmq_poller):
-    context = zmq.Context()
-    socket = context.socket(zmq.PAIR)
-    zmq_poller.register(socket, list)
-    socket.close(0)
-    context.term()
-    reactor = Reactor(SystemClock(), zmq_poller)
-    with pytest.raises(NodeFatalError) as info:
-        reactor.run()
-    assert isinstance(info.value.__cause__, zmq.ZMQError)

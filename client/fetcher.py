@@ -1,0 +1,312 @@
+"""The consumer's state machine: where each partition is, what was fetched ahead, and the fetches under way.
+
+A partition has two positions. `position` is the next offset that the user gets; it moves with what is handed out only, and
+it is what survives errors, broken connections and restarted brokers. `fetch_offset` runs ahead of it by what is buffered.
+A seek moves both, drops the buffer, and gives the partition a new generation: answers to older fetches are not for it.
+
+All methods are called under the client's lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from ..errors import (
+    CorruptMessageError,
+    FencedLeaderEpochError,
+    OffsetOutOfRangeError,
+    StorageError,
+    UnknownLeaderEpochError,
+    ZmqBrokerError,
+    error_for,
+)
+from ..transport.messages import EARLIEST, LATEST, FetchReply, FetchRequest, PartitionFetch, PartitionFetched
+from .connection import FOREVER, Answer, Call, Connection
+from .io import body_of
+from .lookup import Outcomes, ask_leaders
+from .types import TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .io import ClientIO
+    from .options import ConsumerOptions
+
+_MOST_FETCHES_A_NODE = 4
+"""Long polls under way at one node, for different partitions: one that just became free need not wait for the others."""
+
+_PREFIX = Struct(">qi")
+_DELTA = Struct(">i")
+
+
+class FetchedPartition:
+    """One assigned partition."""
+
+    __slots__ = (
+        "buffer", "buffer_start", "buffered_bytes", "error", "fetch_offset", "fetching", "generation", "high_watermark",
+        "log_start_offset", "not_before", "partition", "paused", "position", "reset", "resetting",
+    )  # fmt: skip
+
+    def __init__(self, partition: TopicPartition, reset: int | None) -> None:
+        self.partition = partition
+        self.position = -1
+        """-1: not yet known."""
+        self.fetch_offset = -1
+        self.reset = reset
+        """The timestamp (or EARLIEST, LATEST) to start at, to be looked up; None: the position is known."""
+        self.resetting = False
+        self.paused = False
+        self.fetching = False
+        self.generation = 0
+        self.buffer: deque[bytes] = deque()
+        """Fetched and not yet decoded: batches as they came."""
+        self.buffer_start = 0
+        """How much of the first of these is decoded."""
+        self.buffered_bytes = 0
+        self.high_watermark = -1
+        self.log_start_offset = -1
+        self.not_before = 0.0
+        self.error: Exception | None = None
+        """To be raised when the user has got everything before it."""
+
+    def seek(self, offset: int) -> None:
+        """Go on at an offset."""
+        self._start_over()
+        self.position = self.fetch_offset = offset
+        self.reset = None
+
+    def seek_by(self, timestamp: int) -> None:
+        """Go on where a lookup by timestamp says."""
+        self._start_over()
+        self.position = self.fetch_offset = -1
+        self.reset = timestamp
+
+    def rewind(self) -> None:
+        """Drop what was fetched ahead and fetch it again: it is not usable, or not wanted now."""
+        self._start_over()
+        self.fetch_offset = self.position
+
+    def _start_over(self) -> None:
+        self.generation += 1
+        self.fetching = False
+        self.resetting = False
+        self.buffer.clear()
+        self.buffer_start = 0
+        self.buffered_bytes = 0
+        self.error = None
+        self.not_before = 0.0
+
+
+class Fetcher:
+    """Drives the partitions of one consumer."""
+
+    def __init__(self, io: ClientIO, options: ConsumerOptions) -> None:
+        self.partitions: dict[TopicPartition, FetchedPartition] = {}
+        self.counters = dict.fromkeys(("fetch_requests", "fetch_replies", "bytes_fetched", "fetch_errors"), 0)
+        self._io = io
+        self._options = options
+        self._fetches: dict[Connection, int] = {}
+
+    def default_reset(self) -> int | None:
+        """Where partitions without a position start; None: nowhere, auto_offset_reset is none."""
+        return {"earliest": EARLIEST, "latest": LATEST}.get(self._options.reset)
+
+    def assign(self, partitions: Iterable[TopicPartition], reset: int | None) -> None:
+        """Add partitions; those that are there stay as they are. reset None: they raise until the user seeks."""
+        for partition in partitions:
+            if partition not in self.partitions:
+                self.partitions[partition] = FetchedPartition(partition, reset)
+
+    def revoke(self, keep: set[TopicPartition]) -> None:
+        """Drop all partitions but these."""
+        for partition in self.partitions.keys() - keep:
+            state = self.partitions.pop(partition)
+            state.generation += 1
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Of all partitions."""
+        return sum(state.buffered_bytes for state in self.partitions.values())
+
+    # ---- the driver
+
+    def step(self, now: float) -> None:
+        """Look up missing positions and fetch ahead."""
+        if not self.partitions:
+            return
+        lookups: dict[TopicPartition, int] = {}
+        by_leader: dict[Connection, list[FetchedPartition]] = {}
+        for partition, state in self.partitions.items():
+            if state.paused or state.fetching or state.resetting or state.error is not None or now < state.not_before:
+                continue
+            if state.reset is not None:
+                lookups[partition] = state.reset
+            elif state.position < 0:
+                topic, number = partition
+                message = f"{topic}-{number} has no position, and auto_offset_reset is none: seek to one"
+                state.error = OffsetOutOfRangeError(message)
+                self._io.progress += 1
+            elif state.buffered_bytes < self._options.max_partition_fetch_bytes:
+                leader = self._io.metadata.leader(*partition)
+                if leader is not None and not leader.is_backing_off:
+                    by_leader.setdefault(leader, []).append(state)
+        if lookups:
+            self._look_up(lookups, now)
+        if by_leader:
+            room = self._options.fetch_max_bytes - self.buffered_bytes
+            for leader, states in by_leader.items():
+                if room > 0 and self._fetches.get(leader, 0) < _MOST_FETCHES_A_NODE:
+                    self._fetch(leader, states, room, now)
+
+    def next_deadline(self) -> float:
+        """When a back-off ends."""
+        now = self._io.now()
+        return min((state.not_before for state in self.partitions.values() if state.not_before > now), default=FOREVER)
+
+    # ---- positions
+
+    def _look_up(self, lookups: dict[TopicPartition, int], now: float) -> None:
+        generations = {partition: self.partitions[partition].generation for partition in lookups}
+
+        def done(found: Outcomes) -> None:
+            for partition, outcome in found.items():
+                state = self.partitions.get(partition)
+                if state is not None and state.generation == generations.get(partition):
+                    state.resetting = False
+                    self._place(state, outcome, lookups[partition])
+
+        deadline = now + self._options.request_timeout_ms / 1000
+        for partition in ask_leaders(self._io, lookups, done, deadline):
+            self.partitions[partition].resetting = True
+
+    def _place(self, state: FetchedPartition, outcome: object, timestamp: int) -> None:
+        self._io.progress += 1
+        if isinstance(outcome, ZmqBrokerError):
+            self._back_off(state, outcome)
+            return
+        offset = getattr(outcome, "offset", -1)
+        if offset < 0 and timestamp != LATEST:
+            state.reset = LATEST  # no record is that young: go on with what comes next
+            return
+        state.seek(max(0, offset))
+
+    def _back_off(self, state: FetchedPartition, error: ZmqBrokerError) -> None:
+        self.counters["fetch_errors"] += 1
+        if not error.retriable:
+            state.error = error
+            return
+        self._io.metadata.refresh()
+        state.not_before = self._io.now() + self._options.retry_backoff_ms / 1000
+
+    # ---- fetching
+
+    def _fetch(self, leader: Connection, states: list[FetchedPartition], room: int, now: float) -> None:
+        options = self._options
+        metadata = self._io.metadata
+        # The partition asked for first is served first when the answer is full: take turns.
+        states.sort(key=lambda state: state.buffered_bytes)
+        entries = []
+        for state in states:
+            topic, partition = state.partition
+            epoch = metadata.topics[topic][partition].leader_epoch
+            entries.append(
+                PartitionFetch(topic, partition, state.fetch_offset, options.max_partition_fetch_bytes, epoch)
+            )
+            state.fetching = True
+        generations = [state.generation for state in states]
+        self._fetches[leader] = self._fetches.get(leader, 0) + 1
+        self.counters["fetch_requests"] += 1
+
+        def done(outcome: Answer | ZmqBrokerError) -> None:
+            self._fetches[leader] -= 1
+            fresh = [
+                state if state.generation == generation and self.partitions.get(state.partition) is state else None
+                for state, generation in zip(states, generations, strict=True)
+            ]
+            self._answered(fresh, outcome)
+
+        # Data that is buffered is not waited with: only an empty-handed consumer has reason to wait for more bytes.
+        request = FetchRequest(options.fetch_max_wait_ms, options.fetch_min_bytes, room, entries)
+        deadline = now + (options.request_timeout_ms + options.fetch_max_wait_ms) / 1000
+        leader.submit(Call(request, done, deadline), now)
+
+    def _answered(self, states: list[FetchedPartition | None], outcome: Answer | ZmqBrokerError) -> None:
+        self._io.progress += 1
+        self.counters["fetch_replies"] += 1
+        if isinstance(outcome, ZmqBrokerError):
+            for state in states:
+                if state is not None:
+                    state.fetching = False
+                    self._back_off(state, outcome)
+            return
+        entries = body_of(outcome, FetchReply).partitions
+        for position, state in enumerate(states):
+            if state is None:
+                continue
+            state.fetching = False
+            entry = entries[position] if position < len(entries) else None
+            if entry is None or (entry.topic, entry.partition) != state.partition:
+                self._back_off(state, StorageError(f"the broker's answer does not match the fetch of {state.partition}"))
+            elif entry.error_code:
+                self._failed(state, entry)
+            else:
+                batches = outcome.batches[position] if position < len(outcome.batches) else b""
+                self._store(state, entry, batches)
+
+    def _failed(self, state: FetchedPartition, entry: PartitionFetched) -> None:
+        error = error_for(entry.error_code, entry.error_message)
+        if isinstance(error, OffsetOutOfRangeError):
+            self._out_of_range(state, error)
+        elif isinstance(error, (FencedLeaderEpochError, UnknownLeaderEpochError)) or error.retriable:
+            self._back_off(state, error)
+        else:
+            state.error = error
+
+    def _out_of_range(self, state: FetchedPartition, error: OffsetOutOfRangeError) -> None:
+        if state.buffer:
+            # The user has not come that far yet; perhaps it exists by then.
+            state.not_before = self._io.now() + self._options.retry_backoff_ms / 1000
+            return
+        reset = self.default_reset()
+        if reset is None:
+            topic, partition = state.partition
+            state.error = OffsetOutOfRangeError(
+                f"{topic}-{partition}: offset {state.fetch_offset} does not exist ({error.message}); seek to one that does"
+            )
+        else:
+            state.seek_by(reset)
+
+    def _store(self, state: FetchedPartition, entry: PartitionFetched, batches: bytes) -> None:
+        state.high_watermark = entry.high_watermark
+        state.log_start_offset = entry.log_start_offset
+        if not batches:
+            return
+        self.counters["bytes_fetched"] += len(batches)
+        start = state.fetch_offset
+        end = end_of_batches(batches, start)
+        if end == start:
+            topic, partition = state.partition
+            state.error = CorruptMessageError(
+                f"{topic}-{partition}: what the broker sent for offset {start} ({len(batches)} bytes) is no whole batch"
+            )
+            return
+        state.buffer.append(batches)
+        state.buffered_bytes += len(batches)
+        state.fetch_offset = end
+
+
+def end_of_batches(batches: bytes, at_least: int) -> int:
+    """The offset after the last whole batch; what does not look like batches is for the decoder to complain about."""
+    position = 0
+    end = at_least
+    view = memoryview(batches)
+    while len(batches) - position >= 61:  # noqa: PLR2004 - a batch's header
+        base_offset, length = _PREFIX.unpack_from(view, position)
+        (delta,) = _DELTA.unpack_from(view, position + 23)
+        if length < 49 or position + 12 + length > len(batches):  # noqa: PLR2004 - no batch is that short
+            break
+        end = max(end, base_offset + delta + 1)
+        position += 12 + length
+    return end
