@@ -42,6 +42,10 @@ class Acceptor:
         """Hear no more; answers still leave."""
         self._listener.pause()
 
+    def shut_down(self, linger_ms: int) -> None:
+        """Give the address back; what is queued has this long to leave. A network closes only after its listeners."""
+        self._listener.close(linger_ms)
+
     def _on_message(self, routing_id: bytes, frames: list[bytes]) -> None:
         address = _PREFIX + routing_id.hex()
         reactor = self._context.reactor

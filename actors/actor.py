@@ -96,12 +96,12 @@ class ReactorActor(pykka.Actor):
         self._failed = False
 
     @property
-    def actor_urn(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  it has a setter, too
+    def actor_urn(self) -> str:
         """The address: pykka would draw a uuid4, and no run of the simulator would equal another."""
         return self.address
 
     @actor_urn.setter
-    def actor_urn(self, value: str) -> None:
+    def actor_urn(self, value: str) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  set as before
         """Ignore what pykka's constructor sets."""
 
     def on_turn_end(self) -> None:

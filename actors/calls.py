@@ -15,7 +15,7 @@ from ..errors import (
     RequestTimedOutError,
     UnknownTopicOrPartitionError,
 )
-from .commands import Answer, Command
+from .commands import Answer, Command, Refusal
 from .context import partition_address
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ class Call:
         """Take the answer to one command."""
         raise NotImplementedError
 
-    def on_refusal(self, error: BrokerError) -> None:
-        """Fail, because an actor refused a command as a whole."""
-        self.fail(error)
+    def on_refusal(self, refusal: Refusal) -> None:
+        """Take the error that came instead of an answer: it fails the whole request, unless it has entries."""
+        self.fail(refusal.error)
 
     def on_readable(self, index: int) -> None:
         """Take the news that a partition has more; only fetches ask for it."""
@@ -136,6 +136,11 @@ class PartitionsCall(GatherCall):
                 self.on_answer(Answer(self, index, self.error(entry, error)))
             else:
                 leader.tell(self.command(entry, index))
+
+    def on_refusal(self, refusal: Refusal) -> None:
+        """Take the error as the answer to its entry."""
+        body = self.error(self.entries[refusal.index], refusal.error)
+        self.on_answer(Answer(self, refusal.index, body))
 
     def on_deadline(self) -> None:
         """Say of the entries that were not answered that their time is up, and reply."""

@@ -26,7 +26,7 @@ class Message(msgspec.Struct, gc=False):
 
 
 class Command(Message):
-    """Base of the messages that are answered, each with exactly one Answer."""
+    """Base of the messages that are answered, each with exactly one Answer or Refusal."""
 
     reply_to: Ref
     call: Any
@@ -43,7 +43,7 @@ class Answer(Message):
 
 
 class Refusal(Message):
-    """The answer to a command that failed as a whole."""
+    """The answer to a command that its actor cannot carry out, whatever its kind is."""
 
     call: Any
     index: int

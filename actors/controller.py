@@ -12,7 +12,7 @@ from collections import deque
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import BrokerError, UnsupportedVersionError
+from ..errors import BrokerError, StorageError, UnsupportedVersionError
 from ..quorum import decisions
 from ..quorum.decisions import Decision
 from ..quorum.records import RegisterNode
@@ -85,10 +85,12 @@ class Controller(ReactorActor):
         self._commit(changes, None, None)
 
     def _decide(self, call: ControllerCall) -> None:
+        producer_ids = self._producer_ids
         try:
             decision = self._decision(call.request)
             self._commit(decision.records, call, decision.reply)
         except BrokerError as error:
+            self._producer_ids = producer_ids  # a block that was not written down may be given out by another start
             logger.info("%s was refused: %s", type(call.request).__name__, error.message)
             call.reply_to.tell(Refusal(call.call, call.index, error))
 
@@ -165,4 +167,7 @@ class Controller(ReactorActor):
 
     def on_stop(self) -> None:
         """Close the metadata log."""
-        self._log.close()
+        try:
+            self._log.close()
+        except StorageError as error:
+            logger.error("the node does not stop cleanly: %s", error.message)  # noqa: TRY400 - the sentence says all

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..transport.messages import FetchReply, FetchRequest, PartitionFetched
 from .calls import Call, not_here
-from .commands import Answer, Read, StopWatching, Watch
+from .commands import Answer, Read, Refusal, StopWatching, Watch
 from .context import partition_address
 
 if TYPE_CHECKING:
@@ -78,6 +78,12 @@ class FetchCall(Call):
             self._hurry = True
         if self._to_read or not self._reserved:
             self._read_more()
+
+    def on_refusal(self, refusal: Refusal) -> None:
+        """Take the error as the state of its partition."""
+        entry, error = self._entries[refusal.index], refusal.error
+        body = PartitionFetched(entry.topic, entry.partition, error.code, error.message)
+        self.on_answer(Answer(self, refusal.index, body))
 
     def _all_answered(self) -> None:
         if self._hurry or self._total >= self._min_bytes or self._to_read or not self._entries:

@@ -118,6 +118,12 @@ class Mailbox:
         """Whether nothing waits."""
         return not self._queue
 
+    def take_told(self) -> list[Any]:
+        """Take away the messages that wait and that nobody asked, for an actor that ends and answers them itself."""
+        told = [e.message for e in self._queue if e.reply_to is None and not isinstance(e.message, _ActorStop)]
+        self._queue = deque(e for e in self._queue if e.reply_to is not None or isinstance(e.message, _ActorStop))
+        return told
+
     def close(self) -> tuple[list[Any], bool]:
         """Refuse what comes from now on; return the told messages left behind, and whether a stop was among the rest.
 

@@ -65,7 +65,9 @@ class MetadataKeeper(ReactorActor):
             new = type(new)(new.end_offset, new.nodes, gone, new.configs, new.next_producer_id)
         self.context.image = new
         for name, topic in new.topics.items():
-            self._change_topic(topic, old.topics.get(name), old, new)
+            before = old.topics.get(name)
+            same = before is not None and before.topic_id == topic.topic_id
+            self._change_topic(topic, before if same else None, old, new)
         if not old.nodes:
             self.actor_ref.tell(AllStarted())
 

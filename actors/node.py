@@ -93,15 +93,16 @@ class Node:
         )
         try:
             self._acceptor = Acceptor(self._context, network)
-            log = MetadataLog(folder, self._clock.wall_ms())
-            self._clean = False
-            self._start_actors(log)
-            self._reactor.run()
-            self._clean = True
+            try:
+                log = MetadataLog(folder, self._clock.wall_ms())
+                self._clean = False
+                self._start_actors(log)
+                self._reactor.run()
+                self._clean = True
+            finally:
+                flusher.close()
+                self._acceptor.shut_down(_LINGER_MS)
         finally:
-            flusher.close()
-            if self._context.listener is not None:
-                self._context.listener.close(_LINGER_MS)
             network.close()
 
     def _start_actors(self, log: MetadataLog) -> None:

@@ -51,6 +51,7 @@ from .commands import (
     Read,
     Readable,
     Reconfigure,
+    Refusal,
     Retire,
     Retired,
     StopWatching,
@@ -94,7 +95,8 @@ class PartitionLeader(ReactorActor):
         self._log: PartitionLog | None = None
         self._offline = "its log is not open yet"
         self._high_watermark = 0
-        self._staged: list[tuple[Append, BatchHeader]] = []
+        self._handling: Any = None
+        self._staged: deque[tuple[Append, BatchHeader]] = deque()
         self._waiting: deque[_Waiting] = deque()
         self._watches: dict[tuple[Any, int], Watch] = {}
         self._flush: FlushJob | None = None
@@ -120,12 +122,18 @@ class PartitionLeader(ReactorActor):
             self._offline = f"its log cannot be opened: {error}"
             logger.error("partition %s is offline: %s", self.name, self._offline)  # noqa: TRY400 - one sentence is enough
             return
-        self._high_watermark = self._log.log_end_offset
+        if self._config.flush == "ack" and self._log.damage is None:
+            # What recovery found past the recovery point may stand in the system's memory alone.
+            self._high_watermark = max(self._log.recovery_point, self._log.log_start_offset)
+            self._want_flush()
+        else:
+            self._high_watermark = self._log.log_end_offset
 
     # ---- messages
 
     def on_receive(self, message: Any) -> None:
         """Handle one message; appends are gathered and written at the end of the turn."""
+        self._handling = message
         kind = type(message)
         if kind is Append:
             self._stage(message)
@@ -135,6 +143,7 @@ class PartitionLeader(ReactorActor):
             self._answer(message, handler)
         else:
             self._on_notice(message)
+        self._handling = None
 
     def _on_notice(self, message: Any) -> None:
         match message:
@@ -146,6 +155,8 @@ class PartitionLeader(ReactorActor):
                 self._reconfigure(message)
             case Maintain():
                 self._maintain()
+            case Checkpoint() if self._log is None:
+                self.on_start()  # the disk may have room again
             case Checkpoint():
                 self._want_flush()
             case Retire():
@@ -217,10 +228,10 @@ class PartitionLeader(ReactorActor):
             leader_epoch=self._state.leader_epoch,
             now_ms=self.context.clock.wall_ms(),
         )
-        staged, self._staged = self._staged, []
-        assert len(results) == len(staged), f"{self.name}: {len(staged)} batches had {len(results)} results"
+        assert len(results) == len(self._staged), f"{self.name}: {len(self._staged)} had {len(results)} results"
         appended = 0
-        for (command, header), result in zip(staged, results, strict=True):
+        for result in results:
+            command, header = self._staged.popleft()
             if not isinstance(result, Appended):
                 self._refuse(command, result)
                 continue
@@ -452,10 +463,19 @@ class PartitionLeader(ReactorActor):
         log, self._log = self._log, None
         if self._retire_to is None:
             if log is not None:
-                self.context.folder.close_log(self.name)
+                self._close_log()
             return
-        self.context.folder.delete_log(self.name)
+        try:
+            self.context.folder.delete_log(self.name)
+        except OSError as error:
+            logger.error("the log of %s, which is deleted, is not all gone: %s", self.name, error)  # noqa: TRY400 - one sentence is enough
         self._retire_to.tell(Retired(self.address))
+
+    def _close_log(self) -> None:
+        try:
+            self.context.folder.close_log(self.name)
+        except StorageError as error:
+            logger.error("the node does not stop cleanly: %s", error.message)  # noqa: TRY400 - the sentence says all
 
     def on_failure(self, *failure: object) -> None:
         """Tell everybody who waits; what was written is recovered when the actor starts again."""
@@ -466,9 +486,14 @@ class PartitionLeader(ReactorActor):
     def _give_up(self, error: BrokerError) -> None:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
-        for command, _ in self._staged:
-            self._refuse(command, error)
+        commands = [command for command, _ in self._staged] + [waiting.command for waiting in self._waiting]
         self._staged.clear()
-        while self._waiting:
-            self._refuse(self._waiting.popleft().command, error)
+        self._waiting.clear()
+        for message in (*commands, self._handling, *self.actor_inbox.take_told()):
+            if isinstance(message, Command):
+                self.context.counters["batches-refused"] += isinstance(message, Append)
+                message.reply_to.tell(Refusal(message.call, message.index, error))
+            elif isinstance(message, Watch):
+                message.reply_to.tell(Readable(message.call, message.index))
+        self._handling = None
         self._wake_watchers()

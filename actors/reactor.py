@@ -371,7 +371,7 @@ class Reactor:
         remains = actor.tear_down()
         del self._actors[actor.address]
         self.count_dead_letters(remains.told, str(actor))
-        self._supervisor.actor_gone(actor.address, failed=remains.failed and not self._stopping)
+        self._supervisor.actor_gone(actor.address, failed=remains.failed)
 
     def _stop_next(self) -> None:
         self._supervisor.forget_all()

@@ -52,7 +52,7 @@ from ..transport.messages import (
 )
 from ..version import VERSION
 from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall, PartitionsCall
-from .commands import Answer, Append, ControllerCall, DeleteBefore, DescribeDir, FindEpochEnd, FindOffset
+from .commands import Answer, Append, ControllerCall, DeleteBefore, DescribeDir, FindEpochEnd, FindOffset, Refusal
 from .context import CONTROLLER, partition_address
 from .fetch_call import FetchCall
 
@@ -166,22 +166,30 @@ class EpochEndCall(PartitionsCall):
 class LogDirsCall(GatherCall):
     """Describe the logs of all partitions on this node."""
 
+    _names: list[tuple[str, int]]
+
     def start(self) -> None:
         """Ask every leader."""
         context = self.session.context
-        names = [
+        self._names = [
             (topic.name, index) for topic in context.image.topics.values() for index in range(len(topic.partitions))
         ]
-        leaders = [(name, self.session.reactor.lookup(partition_address(*name))) for name in names]
+        leaders = [self.session.reactor.lookup(partition_address(*name)) for name in self._names]
         self.expect(len(leaders))
         if not leaders:
             self.complete()
-        for index, ((topic, partition), leader) in enumerate(leaders):
+        for index, leader in enumerate(leaders):
             if leader is None:
-                why = "no actor serves this partition at the moment"
-                self.on_answer(Answer(self, index, PartitionDirInfo(topic, partition, 0, -1, -1, -1, 0, why)))
+                self._cannot_say(index, "no actor serves this partition at the moment")
             else:
                 leader.tell(DescribeDir(self.session.actor_ref, self, index))
+
+    def on_refusal(self, refusal: Refusal) -> None:
+        """Say of one partition why it has no figures."""
+        self._cannot_say(refusal.index, refusal.error.message)
+
+    def _cannot_say(self, index: int, why: str) -> None:
+        self.on_answer(Answer(self, index, PartitionDirInfo(*self._names[index], 0, -1, -1, -1, 0, why)))
 
     def complete(self) -> None:
         """Reply with the results."""

@@ -98,7 +98,7 @@ class ClientSession(ReactorActor):
                     message.call.on_readable(message.index)
             case Refusal():
                 if not message.call.closed:
-                    message.call.on_refusal(message.error)
+                    message.call.on_refusal(message)
             case Drain():
                 for call in list(self._calls):
                     call.drain()

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from ..client.consumer import Consumer
 from ..errors import RequestTimedOutError
 from .bench_report import Latencies, report
-from .common import add_format, add_properties, add_server, client_settings, positive
-from .connect import check_topic
+from .common import add_format, add_properties, add_server, consumer_settings, positive
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -34,14 +33,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Read that many records and print."""
-    check_topic(args.topic, args)
-    settings = {"auto_offset_reset": "earliest", "max_poll_records": 5_000, **client_settings(args.properties)}
-    with Consumer(args.topic, bootstrap_servers=args.bootstrap_server, **settings) as consumer:
-        consumer.poll(timeout_ms=args.timeout_ms, max_records=1)
+    with Consumer(**consumer_settings(args, auto_offset_reset="earliest", max_poll_records=5_000)) as consumer:
+        consumer.topics()  # raises in time if no broker is there
+        consumer.subscribe([args.topic])
         records = taken_bytes = 0
-        started = time.perf_counter()
+        started = 0.0
         while records < args.num_records:
             found = consumer.poll(timeout_ms=args.timeout_ms)
+            started = started or time.perf_counter()
             if not found:
                 message = (
                     f"only {records:,} of {args.num_records:,} records came from topic {args.topic} before "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..client.producer import Producer
 from .bench_report import Latencies, payload, report
-from .common import add_format, add_producing, add_server, client_settings, positive
+from .common import add_format, add_producing, add_server, positive, producer_settings
 from .connect import make_topic
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def run(args: Namespace) -> int:
     latencies = Latencies()
     value = payload(args.record_size)
     timeout = args.request_timeout_ms / 1000
-    settings = {"acks": args.acks, "compression_type": args.compression, **client_settings(args.properties)}
-    with Producer(bootstrap_servers=args.bootstrap_server, **settings) as producer:
+    with Producer(**producer_settings(args)) as producer:
         for _ in range(min(WARM_UP, args.num_records)):
             producer.send(args.topic, value).get(timeout=timeout)
         begun = time.perf_counter()

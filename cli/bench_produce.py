@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..client.producer import Producer
 from .bench_report import Latencies, payload, report
-from .common import add_format, add_producing, add_server, client_settings, natural, positive
+from .common import add_format, add_producing, add_server, natural, positive, producer_settings
 from .connect import make_topic
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def run(args: Namespace) -> int:
     make_topic(args)
     latencies = Latencies()
     value = payload(args.record_size)
-    settings = {"acks": args.acks, "compression_type": args.compression, **client_settings(args.properties)}
-    with Producer(bootstrap_servers=args.bootstrap_server, **settings) as producer:
+    with Producer(**producer_settings(args)) as producer:
         producer.send(args.topic, value).get(timeout=args.request_timeout_ms / 1000)  # connections stand from here on
         started = time.perf_counter()
         if args.send_many:

@@ -25,9 +25,14 @@ class Latencies:
     def __init__(self) -> None:
         self._taken: list[float] = []
 
+    @staticmethod
+    def now() -> float:
+        """Read the clock that starts are given by, in seconds."""
+        return time.perf_counter()
+
     def finish(self, started: float, *_result: object) -> None:
-        """Count one that began at this reading of perf_counter and is over now."""
-        self._taken.append((time.perf_counter() - started) * 1000)
+        """Count one that began at this reading of the clock and is over now."""
+        self._taken.append((self.now() - started) * 1000)
 
     def summary(self) -> dict[str, float]:
         """Percentiles and the maximum, by name; empty if nothing was counted."""

@@ -6,13 +6,16 @@ import base64
 import json
 import sys
 from argparse import ArgumentTypeError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable, Sequence
+
+    from ..client.consumer import ConsumerSettings
+    from ..client.producer import ProducerSettings
 
 DEFAULT_SERVER = "127.0.0.1:9292"
 DEFAULT_TIMEOUT_MS = 10_000
@@ -67,6 +70,14 @@ def add_properties(parser: ArgumentParser, client: str, example: str) -> None:
     )
 
 
+def topic_name(text: str) -> str:
+    """Take the name of a topic, for argparse: any, as the broker knows the rules, but some."""
+    if not text:
+        message = "a topic's name is expected"
+        raise ArgumentTypeError(message)
+    return text
+
+
 def positive(text: str) -> int:
     """Read a number from 1 up, for argparse."""
     value = natural(text)
@@ -99,6 +110,18 @@ def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
 def client_settings(texts: Iterable[str]) -> dict[str, Any]:
     """Read --property: names with dots or underscores; numbers, true and false become what they look like."""
     return {name.replace(".", "_"): _value(text) for name, text in pairs(texts, "--property").items()}
+
+
+def producer_settings(args: Namespace) -> ProducerSettings:
+    """Gather what `add_server` and `add_producing` have read."""
+    given = {"acks": args.acks, "compression_type": args.compression, **client_settings(args.properties)}
+    return cast("ProducerSettings", {**given, "bootstrap_servers": args.bootstrap_server})
+
+
+def consumer_settings(args: Namespace, **defaults: Any) -> ConsumerSettings:
+    """Gather what `add_server` and --property have read, over what the verb itself would have."""
+    given = {**defaults, "request_timeout_ms": args.request_timeout_ms, **client_settings(args.properties)}
+    return cast("ConsumerSettings", {**given, "bootstrap_servers": args.bootstrap_server})
 
 
 def _value(text: str) -> Any:

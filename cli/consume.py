@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING
 
 from ..client.consumer import Consumer
 from ..client.types import TopicPartition
-from ..errors import ConfigError
-from .common import add_format, add_properties, add_server, as_text, client_settings, natural, positive, say
-from .connect import check_topic
+from ..errors import ConfigError, UnknownTopicOrPartitionError
+from .common import (
+    add_format,
+    add_properties,
+    add_server,
+    as_text,
+    consumer_settings,
+    natural,
+    positive,
+    say,
+    topic_name,
+)
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -29,7 +38,7 @@ POLL_MS = 200
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("--topic", required=True, help="what to read")
+    parser.add_argument("--topic", type=topic_name, required=True, help="what to read")
     parser.add_argument("--partition", type=natural, metavar="N", help="read this partition only (default: all)")
     parser.add_argument("--from-beginning", action="store_true", help="start with the oldest record there is")
     parser.add_argument(
@@ -67,14 +76,10 @@ def run(args: Namespace) -> int:
     if args.from_beginning and args.offset is not None:
         message = "--from-beginning and --offset say different things about where to start; give one of them"
         raise ConfigError(message)
-    check_topic(args.topic, args)
-    settings = {
-        "auto_offset_reset": "earliest" if args.from_beginning or args.offset == "earliest" else "latest",
-        "max_poll_records": 5_000,
-        **client_settings(args.properties),
-    }
+    reset = "earliest" if args.from_beginning or args.offset == "earliest" else "latest"
+    settings = consumer_settings(args, auto_offset_reset=reset, max_poll_records=5_000)
     printed = 0
-    with Consumer(bootstrap_servers=args.bootstrap_server, **settings) as consumer:
+    with Consumer(**settings) as consumer:
         _point(consumer, args)
         printer = _json_lines if args.format == "json" else _Text(args).lines
         try:
@@ -84,9 +89,9 @@ def run(args: Namespace) -> int:
                     break
                 if args.max_messages is not None:
                     records = records[: args.max_messages - printed]
+                printed += len(records)  # first: Ctrl-C may come between the two
                 sys.stdout.buffer.write(printer(records))
                 sys.stdout.buffer.flush()
-                printed += len(records)
         except KeyboardInterrupt:  # the usual way to end it
             pass
     say(f"{printed:,} records read from topic {args.topic}")
@@ -94,10 +99,15 @@ def run(args: Namespace) -> int:
 
 
 def _point(consumer: Consumer, args: Namespace) -> None:
-    """Tell the consumer what to read and where to start."""
+    """Tell the consumer what to read and where to start. Raises if no broker answers, or has no such partition."""
+    there = consumer.partitions_for_topic(args.topic)
     if args.partition is None:
         consumer.subscribe([args.topic])
         return
+    if args.partition not in (there or ()):
+        has = f"has {len(there)} partitions, numbered from 0" if there else "does not exist"
+        message = f"there is no partition {args.partition} of topic {args.topic}: the topic {has}"
+        raise UnknownTopicOrPartitionError(message)
     partition = TopicPartition(args.topic, args.partition)
     consumer.assign([partition])
     if isinstance(args.offset, int):

@@ -10,11 +10,11 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..client.producer import Producer
 from ..errors import ConfigError
-from .common import add_producing, add_server, client_settings, natural, print_json, say
+from .common import add_producing, add_server, natural, print_json, producer_settings, say, topic_name
 from .connect import check_reachable
 
 if TYPE_CHECKING:
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..client.futures import RecordFuture
-    from ..client.producer import ProducerSettings
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument(
-        "--topic", required=True, help="where to; created if it does not exist and the broker allows it"
+        "--topic",
+        type=topic_name,
+        required=True,
+        help="where to; created if it does not exist and the broker allows it",
     )
     parser.add_argument("--file", metavar="FILE", default="-", help="what to send (default - : standard input)")
     parser.add_argument("--key-separator", metavar="TEXT", help="what stands between key and value on each line")
@@ -46,12 +48,10 @@ def run(args: Namespace) -> int:
     if args.key_separator == "":
         message = "--key-separator: an empty text separates nothing"
         raise ConfigError(message)
-    given = {"acks": args.acks, "compression_type": args.compression, **client_settings(args.properties)}
-    settings = cast("ProducerSettings", {**given, "bootstrap_servers": args.bootstrap_server})
     sent = _Sent()
     with _opened(args.file) as source:
         check_reachable(args)
-        with Producer(**settings) as producer:
+        with Producer(**producer_settings(args)) as producer:
             with suppress(KeyboardInterrupt):  # how a person ends typing; what was read is still sent
                 _send_lines(producer, source, args, sent)
             producer.flush()

@@ -38,7 +38,7 @@ class ProducerBatch:
 
     __slots__ = (
         "attempts", "base_offset", "base_sequence", "callbacks", "count", "deadline", "done", "encoded", "error",
-        "identity", "io", "last_error", "limit", "log_append_time_ms", "looked", "looked_size", "number", "opened", "parts", "queue",
+        "identity", "io", "last_error", "limit", "log_append_time_ms", "looked", "looked_count", "number", "opened", "parts", "queue",
         "records", "size", "timestamps", "urgent",
     )  # fmt: skip
 
@@ -57,8 +57,8 @@ class ProducerBatch:
         self.urgent = False
         """Somebody waits for it: it does not wait for more records."""
         self.looked = 0.0
-        self.looked_size = 0
-        """How large it was when the sender looked last."""
+        self.looked_count = 0
+        """When the sender looked last whether it grows, and how many records it had then."""
         self.identity: tuple[int, int] | None = None
         self.base_sequence = -1
         self.encoded: bytes | None = None
@@ -184,8 +184,8 @@ class PartitionQueue:
     """The batches of one partition, and where its sequence numbers are."""
 
     __slots__ = (
-        "closed_count", "identity", "in_flight", "last_acked", "needs_identity", "next_sequence", "not_before", "open",
-        "partition", "ready", "retry", "topic", "unresolved",
+        "closed_at", "closed_count", "identity", "in_flight", "last_acked", "needs_identity", "next_sequence", "not_before", "open",
+        "partition", "rate", "ready", "retry", "topic", "unresolved",
     )  # fmt: skip
 
     def __init__(self, topic: str, partition: int) -> None:
@@ -196,6 +196,9 @@ class PartitionQueue:
         self.retry: deque[ProducerBatch] = deque()
         self.in_flight: list[ProducerBatch] = []
         self.closed_count = 0
+        self.closed_at = 0.0
+        self.rate = 0.0
+        """Records a second between the last two batches."""
         self.not_before = 0.0
         """Back-off: nothing is sent before."""
         self.identity: tuple[int, int] | None = None

@@ -16,8 +16,15 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import BrokerError, InconsistentClusterIdError, MessageTooLargeError, NetworkError, RequestTimedOutError
-from ..errors import ZmqBrokerError, error_for
+from ..errors import (
+    BrokerError,
+    InconsistentClusterIdError,
+    MessageTooLargeError,
+    NetworkError,
+    RequestTimedOutError,
+    ZmqBrokerError,
+    error_for,
+)
 from ..transport.dealer import Dealer, DealerLimits, DealerState, shared_context
 from ..transport.envelope import convert_body, encode_request, split_reply
 from ..transport.messages import ApiVersionsReply, ApiVersionsRequest, Body, CloseRequest, Request
@@ -337,5 +344,7 @@ class Connection:
     def _queue_timeout(self, call: Call) -> ZmqBrokerError:
         if isinstance(self.last_error, InconsistentClusterIdError):
             return self.last_error
-        why = f"; last: {self.last_error.message}" if self.last_error else ""
-        return RequestTimedOutError(f"{type(call.request).__name__} could not be sent to {self.address} in time{why}")
+        name = type(call.request).__name__
+        if self.last_error is not None:
+            return NetworkError(f"{self.last_error.message}; gave up on {name}")
+        return RequestTimedOutError(f"{name} could not be sent to {self.address} in time")

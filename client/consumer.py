@@ -10,7 +10,7 @@ from ..transport.messages import EARLIEST, LATEST
 from .decoder import Chunk, Decoder
 from .fetcher import FetchedPartition, Fetcher
 from .io import ClientIO, Wait
-from .lookup import known_topics, list_offsets
+from .lookup import list_offsets
 from .options import ConsumerOptions, make_options
 from .subscription import Subscription
 from .types import ConsumerRecord, OffsetAndTimestamp, TopicPartition
@@ -18,8 +18,9 @@ from .types import ConsumerRecord, OffsetAndTimestamp, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from .io import Flow
 
@@ -65,9 +66,16 @@ class Consumer:
         self._setup(topics, make_options(ConsumerOptions, settings))
         self._io.start_thread("zmqbroker-consumer")
 
+    @classmethod
+    def without_thread(cls, topics: tuple[str, ...], options: ConsumerOptions) -> Self:
+        """A consumer that an event loop drives."""
+        consumer = cls.__new__(cls)
+        consumer._setup(topics, options)  # noqa: SLF001 - of its own class
+        return consumer
+
     def _setup(self, topics: tuple[str, ...], options: ConsumerOptions) -> None:
         self._options = options
-        self._io = ClientIO(options)
+        self.io = self._io = ClientIO(options)
         self._io.metadata.auto_create = options.allow_auto_create_topics
         self._fetcher = Fetcher(self._io, options)
         self._decoder = Decoder(options)
@@ -137,22 +145,18 @@ class Consumer:
 
     # ---- records
 
-    def poll(
-        self, timeout_ms: float = 0, max_records: int | None = None
-    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+    def poll(self, timeout_ms: float = 0, max_records: int | None = None) -> dict[TopicPartition, list[ConsumerRecord]]:
         """The next records, max_poll_records at most, as soon as there are any; empty if none came in time.
 
         Raises CorruptMessageError for a damaged batch, OffsetOutOfRangeError for a position that does not exist with
         auto_offset_reset none, and what a deserializer raised: the position stays before what is at fault.
         """
-        most = self._most(max_records)
-        records = self._take(most)
-        if not records:
-            records = self._io.run(self.polled(timeout_ms, most))
-        return records
+        records = self._take(self._most(max_records))
+        return records or self._io.run(self.polled(timeout_ms, max_records))
 
-    def polled(self, timeout_ms: float, most: int) -> Flow[dict[TopicPartition, list[ConsumerRecord]]]:
+    def polled(self, timeout_ms: float, max_records: int | None) -> Flow[dict[TopicPartition, list[ConsumerRecord]]]:
         """`poll` as a flow."""
+        most = self._most(max_records)
         deadline = self._io.now() + timeout_ms / 1000
         while True:
             ready = yield Wait(self._has_news, deadline)
@@ -173,15 +177,14 @@ class Consumer:
         taken: dict[TopicPartition, list[ConsumerRecord]] = {}
         count = 0
         while count < most:
-            chunk = self._chunk or self._next_chunk(most - count, quiet=count > 0)
+            chunk = self._chunk or self._next_chunk(_CHUNK_RECORDS, quiet=count > 0)
             if chunk is None:
                 break
             records = list(islice(chunk.iterator, most - count))
             count += len(records)
-            with self._io.lock:
-                self._settle()
-                if chunk.iterator.__length_hint__():
-                    self._chunk = Chunk(chunk.state, list(chunk.iterator), chunk.next_position)
+            if not chunk.left:
+                with self._io.lock:
+                    self._settle()
             if records:
                 taken.setdefault(chunk.state.partition, []).extend(records)
         if count:
@@ -205,21 +208,29 @@ class Consumer:
             raise
 
     def _chunks(self) -> Generator[Iterator[ConsumerRecord], None, None]:
-        while True:
-            self._io.check_open()
-            chunk = self._chunk or self._next_chunk(_CHUNK_RECORDS, quiet=False)
-            if chunk is None:
-                deadline = self._io.now() + self._options.consumer_timeout_ms / 1000
-                while chunk is None:
-                    ready = self._io.run(_waited(Wait(self._has_news, deadline)))
-                    chunk = self._next_chunk(_CHUNK_RECORDS, quiet=False)
-                    if chunk is None and not ready:
-                        return
-            self._pump()
-            yield chunk.iterator
+        while (chunk := self.take_chunk() or self._io.run(self.chunk_came())) is not None:
+            yield chunk
+
+    def take_chunk(self) -> Iterator[ConsumerRecord] | None:
+        """The next records that are here, to be handed out one by one; None: nothing is here."""
+        self._io.check_open()
+        if self._chunk is not None and not self._chunk.left:
             with self._io.lock:
-                if self._chunk is chunk:
-                    self._settle()
+                self._settle()
+        chunk = self._chunk or self._next_chunk(_CHUNK_RECORDS, quiet=False)
+        if chunk is None:
+            return None
+        self._pump()
+        return chunk.iterator
+
+    def chunk_came(self) -> Flow[Iterator[ConsumerRecord] | None]:
+        """Wait for `take_chunk` to have something; None after consumer_timeout_ms."""
+        deadline = self._io.now() + self._options.consumer_timeout_ms / 1000
+        while True:
+            ready = yield Wait(self._has_news, deadline)
+            chunk = self.take_chunk()
+            if chunk is not None or not ready:
+                return chunk
 
     def _pump(self) -> None:
         self._io.lock.acquire()
@@ -227,9 +238,13 @@ class Consumer:
 
     def _has_news(self) -> bool:
         """Whether there is something to hand out or to raise."""
-        return self._chunk is not None or self._subscription.error is not None or any(
-            (state.buffer or state.error is not None) and not state.paused
-            for state in self._fetcher.partitions.values()
+        return (
+            (self._chunk is not None and self._chunk.left > 0)
+            or self._subscription.error is not None
+            or any(
+                (state.buffer or state.error is not None) and not state.paused
+                for state in self._fetcher.partitions.values()
+            )
         )
 
     def _next_chunk(self, wanted: int, *, quiet: bool) -> Chunk | None:
@@ -259,14 +274,13 @@ class Consumer:
         if chunk is None:
             return
         state = chunk.state
+        if state.generation != chunk.generation:
+            return  # it has been sent elsewhere meanwhile
         state.position = chunk.position
-        self._leftover(chunk)
-
-    def _leftover(self, chunk: Chunk) -> None:
-        if chunk.iterator.__length_hint__():
+        if chunk.left:
             # Fetched again: what is decoded cannot be put back, and this is rare (a seek, a pause, a new subscription).
             chunk.drop()
-            chunk.state.rewind()
+            state.rewind()
 
     # ---- positions
 
@@ -325,7 +339,9 @@ class Consumer:
         """The first record of each partition that is not older than a time (ms since 1970); None: all are older."""
         found = self._io.run(list_offsets(self._io, timestamps, self._timeout_s))
         return {
-            partition: None if entry.offset < 0 else OffsetAndTimestamp(entry.offset, entry.timestamp, entry.leader_epoch)
+            partition: None
+            if entry.offset < 0
+            else OffsetAndTimestamp(entry.offset, entry.timestamp, entry.leader_epoch)
             for partition, entry in found.items()
         }
 
@@ -353,11 +369,19 @@ class Consumer:
 
     def partitions_for_topic(self, topic: str) -> set[int] | None:
         """The partitions of a topic; None if it does not exist."""
-        return self._io.run(self._subscription.partitions_of(topic, self._timeout_s))
+        return self._io.run(self.topic_partitions(topic))
+
+    def topic_partitions(self, topic: str) -> Flow[set[int] | None]:
+        """`partitions_for_topic` as a flow."""
+        return self._subscription.partitions_of(topic, self._timeout_s)
 
     def topics(self) -> set[str]:
         """All topics that are no internal ones."""
-        return self._io.run(self._subscription.all_topics(self._timeout_s))
+        return self._io.run(self.all_topics())
+
+    def all_topics(self) -> Flow[set[str]]:
+        """`topics` as a flow."""
+        return self._subscription.all_topics(self._timeout_s)
 
     def bootstrap_connected(self) -> bool:
         """Whether some broker is connected."""
@@ -398,7 +422,3 @@ class Consumer:
 
     def _states(self, partitions: Sequence[TopicPartition]) -> list[FetchedPartition]:
         return [self._state(partition) for partition in partitions]
-
-
-def _waited(wait: Wait) -> Flow[Any]:
-    return (yield wait)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import length_hint
 from typing import TYPE_CHECKING
 
 from ..errors import CorruptMessageError, ZmqBrokerError
@@ -23,10 +24,11 @@ MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
 class Chunk:
     """Decoded records of one partition on their way to the user."""
 
-    __slots__ = ("iterator", "next_position", "records", "state")
+    __slots__ = ("generation", "iterator", "next_position", "records", "state")
 
     def __init__(self, state: FetchedPartition, records: list[ConsumerRecord], next_position: int) -> None:
         self.state = state
+        self.generation = state.generation
         self.records = records
         self.iterator = iter(records)
         """What is not handed out yet."""
@@ -36,8 +38,13 @@ class Chunk:
     @property
     def position(self) -> int:
         """Offset of the next record to hand out."""
-        left = self.iterator.__length_hint__()
+        left = self.left
         return self.records[-left].offset if left else self.next_position
+
+    @property
+    def left(self) -> int:
+        """How many records are not handed out yet."""
+        return length_hint(self.iterator)
 
     def drop(self) -> None:
         """Hand out no more of them."""
@@ -113,7 +120,9 @@ class Decoder:
             return self._deserialize(state, header, records, out)
         make = ConsumerRecord
         out += [
-            make(topic, partition, epoch, record.offset, record.timestamp, kind, record.key, record.value, record.headers)
+            make(
+                topic, partition, epoch, record.offset, record.timestamp, kind, record.key, record.value, record.headers
+            )
             for record in records
         ]
         return header.next_offset

@@ -248,7 +248,9 @@ class Fetcher:
             state.fetching = False
             entry = entries[position] if position < len(entries) else None
             if entry is None or (entry.topic, entry.partition) != state.partition:
-                self._back_off(state, StorageError(f"the broker's answer does not match the fetch of {state.partition}"))
+                self._back_off(
+                    state, StorageError(f"the broker's answer does not match the fetch of {state.partition}")
+                )
             elif entry.error_code:
                 self._failed(state, entry)
             else:

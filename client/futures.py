@@ -87,8 +87,12 @@ class RecordFuture(Struct, gc=False, eq=False):
             loop = get_running_loop()
             waiter = loop.create_future()
 
+            def release() -> None:
+                if not waiter.done():
+                    waiter.set_result(None)
+
             def wake(_: Any) -> None:
-                loop.call_soon_threadsafe(lambda: waiter.done() or waiter.set_result(None))
+                loop.call_soon_threadsafe(release)
 
             self.add_both(wake)
             yield from waiter.__await__()
@@ -103,6 +107,10 @@ class BatchesFuture:
     def __init__(self, parts: list[tuple[ProducerBatch, int, int]]) -> None:
         self._parts = parts
         """Batch, position of the first record in it, number of records."""
+
+    def parts(self) -> list[tuple[ProducerBatch, int, int]]:
+        """What it is made of, for a future of more."""
+        return self._parts
 
     def _pieces(self) -> list[tuple[ProducerBatch, int, int]]:
         pieces = []

@@ -78,9 +78,9 @@ def _collect(
     return answered
 
 
-def list_offsets(io: ClientIO, wanted: Mapping[TopicPartition, int], timeout_s: float) -> Flow[
-    dict[TopicPartition, PartitionOffset]
-]:
+def list_offsets(
+    io: ClientIO, wanted: Mapping[TopicPartition, int], timeout_s: float
+) -> Flow[dict[TopicPartition, PartitionOffset]]:
     """The offset of each partition at a timestamp (or LATEST, EARLIEST, MAX_TIMESTAMP). Raises the first error left."""
     deadline = io.now() + timeout_s
     found: dict[TopicPartition, PartitionOffset] = {}

@@ -92,7 +92,9 @@ class ClusterMetadata:
 
     def why_unknown(self, topic: str) -> ZmqBrokerError:
         """The best that is known about why a topic cannot be used."""
-        return self.errors.get(topic) or self.last_error or UnknownTopicOrPartitionError(f"topic {topic!r} is not known")
+        return (
+            self.errors.get(topic) or self.last_error or UnknownTopicOrPartitionError(f"topic {topic!r} is not known")
+        )
 
     def step(self, now: float) -> None:
         """Ask, if it is needed and due."""

@@ -16,8 +16,9 @@ from .sender import Sender, headers_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from .io import Flow
 
@@ -62,9 +63,16 @@ class Producer:
         self._setup(make_options(ProducerOptions, settings))
         self._io.start_thread("zmqbroker-producer")
 
+    @classmethod
+    def without_thread(cls, options: ProducerOptions) -> Self:
+        """A producer that an event loop drives."""
+        producer = cls.__new__(cls)
+        producer._setup(options)  # noqa: SLF001 - of its own class
+        return producer
+
     def _setup(self, options: ProducerOptions) -> None:
         self._options = options
-        self._io = io = ClientIO(options)
+        self.io = self._io = io = ClientIO(options)
         io.metadata.auto_create = True
         self._sender = Sender(io, options, self._batch_closed)
         io.drivers.append(self._sender)
@@ -83,7 +91,7 @@ class Producer:
         self._metadata_version = -1
         self._nagle = options.linger_ms == 0
         self._buffer_memory = options.buffer_memory
-        self._closed = False
+        self.closed = False
 
     # ---- sending
 
@@ -157,7 +165,7 @@ class Producer:
         self._acquire()
         due = True
         try:
-            if self._closed:
+            if self.closed:
                 raise ClosedError(_CLOSED)
             queue = self._queue_for(topic, key, partition)
             batch = queue.open
@@ -183,7 +191,9 @@ class Producer:
             self._release()
         return future
 
-    def _append(self, batch: ProducerBatch, record: tuple[int, bytes | None, bytes | None, Any], size: int) -> RecordFuture:
+    def _append(
+        self, batch: ProducerBatch, record: tuple[int, bytes | None, bytes | None, Any], size: int
+    ) -> RecordFuture:
         future = RecordFuture(batch, len(batch.records))
         batch.records.append(record)
         batch.size += size
@@ -236,7 +246,7 @@ class Producer:
         stamp = time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
         self._acquire()
         try:
-            if self._closed:
+            if self.closed:
                 raise ClosedError(_CLOSED)
             queue = self._queue_for(topic, key, partition)
             batch = queue.open
@@ -280,12 +290,20 @@ class Producer:
 
     def _make_ready(self, topic: str) -> None:
         """Wait until the topic is known and the buffer has room."""
-        if self._closed:
+        if self.closed:
             raise ClosedError(_CLOSED)
         if topic not in self._io.metadata.topics:
             self._io.run(self.topic_known(topic))
-        if self._sender.used_bytes >= self._buffer_memory:
+        if not self.has_room():
             self._io.run(self.room())
+
+    def knows(self, topic: str) -> bool:
+        """Whether `send` to a topic need not wait for it to be known."""
+        return topic in self._io.metadata.topics
+
+    def has_room(self) -> bool:
+        """Whether `send` need not wait for room in the buffer."""
+        return self._sender.used_bytes < self._buffer_memory
 
     def topic_known(self, topic: str) -> Flow[None]:
         """Wait until a topic is known. Raises what keeps it from being known for max_block_ms, or for good."""
@@ -396,10 +414,11 @@ class Producer:
 
     def flushed(self, timeout: float | None) -> Flow[None]:
         """`flush` as a flow."""
-        yield from self._drained(timeout)
-        self._raise_failures()
+        yield from self.drained(timeout)
+        self.raise_failures()
 
-    def _drained(self, timeout: float | None) -> Flow[None]:
+    def drained(self, timeout: float | None) -> Flow[None]:
+        """Wait until the fate of all that is buffered is known. Raises TimeoutError."""
         io, sender = self._io, self._sender
         with io.lock:
             sender.close_all()
@@ -421,7 +440,8 @@ class Producer:
             message = f"up to {count} records are not acknowledged after {timeout:g} s"
             raise TimeoutError(message)
 
-    def _raise_failures(self) -> None:
+    def raise_failures(self) -> None:
+        """Raise what made records fail since the last flush."""
         sender = self._sender
         with self._io.lock:
             failed, sender.failed_records = sender.failed_records, 0
@@ -459,19 +479,20 @@ class Producer:
 
         What is not acknowledged by then fails with ClosedError. Raises what made records fail since the last flush.
         """
-        if self._closed:
+        if self.closed:
             return
         try:
-            self._io.run(self._drained(timeout))
+            self._io.run(self.drained(timeout))
         except (TimeoutError, ZmqBrokerError):
             pass  # counted below: what is left fails now, and that is raised
         finally:
-            self._shut()
-        self._raise_failures()
+            self.shut()
+        self.raise_failures()
 
-    def _shut(self) -> None:
+    def shut(self) -> None:
+        """Disconnect at once; what is not acknowledged fails."""
         with self._io.lock:
-            self._closed = True
+            self.closed = True
             self._fast.clear()
             self._keyed.clear()
             self._sender.fail_all(ClosedError("the producer was closed before the record was acknowledged"))

@@ -1,9 +1,9 @@
 """The producer's state machine: closes batches, numbers them, sends them to leaders, and judges the answers.
 
-Numbers (KIP-98): a broker stores a numbered batch once, and refuses one whose predecessor it has not. So a batch keeps its
-number through all retries. Two things break the chain: a batch that is given up though it may be stored (unresolved: the
-batches behind it tell, when they are all answered), and a broker that lost its end of the chain. Then, with nothing in
-flight, the producer takes the next epoch of its id and numbers what is left from 0 (KIP-360).
+Numbers (KIP-98): a broker stores a numbered batch once, and refuses one whose predecessor it has not. So a batch keeps
+its number through all retries. Two things break the chain: a batch that is given up though it may be stored
+(unresolved: the batches behind it tell, when they are all answered), and a broker that lost its end of the chain. Then,
+with nothing in flight, the producer takes the next epoch of its id and numbers what is left from 0 (KIP-360).
 
 All methods are called under the client's lock.
 """
@@ -48,11 +48,14 @@ _STALE = (
 """Errors that say that our knowledge of the cluster is outdated."""
 _CHAIN_BROKEN = (OutOfOrderSequenceError, UnknownProducerIdError, InvalidProducerEpochError)
 _MOST_REQUESTS_A_STEP = 64
-_FEW_RECORDS = 16
-_FILL_S = 0.003
-"""A batch that would be full within this time at its present rate is waited for."""
-_LOOK_S = 0.0005
-"""How often that rate is looked at."""
+_GATHER_S = 0.002
+"""The longest that a batch is held back for the records of a fast sender."""
+_LOOK_S = 0.0003
+"""How often the sender's rate is looked at."""
+_FAST_RATE = 32_000.0
+"""Records a second to one partition from which on a sender is fast: what waits for it comes in no time."""
+_RECORD_BYTES = 1_000
+"""A larger record counts as several."""
 
 
 class Sender:
@@ -100,6 +103,9 @@ class Sender:
         assert batch is not None
         assert batch.records
         queue.open = None
+        now = self._io.now()
+        queue.rate = len(batch.records) / max(now - queue.closed_at, 1e-6)
+        queue.closed_at = now
         queue.closed_count += 1
         batch.number = queue.closed_count
         batch.count = len(batch.records)
@@ -155,8 +161,7 @@ class Sender:
             if queue.not_before > now and (queue.retry or queue.ready):
                 deadline = min(deadline, queue.not_before)
             for batches in (queue.in_flight, queue.retry, queue.ready):
-                if batches:
-                    deadline = min(deadline, min(batch.deadline for batch in batches if not batch.done or FOREVER))
+                deadline = min(deadline, *(batch.deadline for batch in batches if not batch.done), FOREVER)
         return deadline
 
     def _close_time(self, queue: PartitionQueue, batch: ProducerBatch) -> float:
@@ -171,11 +176,11 @@ class Sender:
             if self._linger_s:
                 due = now >= opened.opened + self._linger_s
             else:
-                due = queue.is_idle and not self._fills_soon(opened, now)
+                due = queue.is_idle and not self._gathers(opened, now)
             if due or now >= opened.deadline:
                 self.close_batch(queue)
         for batches in (queue.in_flight, queue.retry, queue.ready):
-            if batches and any(batch.deadline <= now for batch in batches):
+            if any(batch.deadline <= now and not batch.done for batch in batches):
                 self._expire(queue, now)
                 break
         if queue.unresolved and not queue.in_flight and not queue.retry:
@@ -187,18 +192,28 @@ class Sender:
             else:
                 self._ask_identity(now)
 
-    def _fills_soon(self, batch: ProducerBatch, now: float) -> bool:
-        """Whether records come so fast that it is better to wait for a full batch, though no answer is awaited.
+    def _gathers(self, batch: ProducerBatch, now: float) -> bool:
+        """Whether records come so fast that it pays to wait for more of them, though no answer is awaited.
 
-        A thread that sends in a tight loop would otherwise see every answer turned into one more small request.
+        A thread that sends in a tight loop would otherwise see every answer turned into one more small request. A slow
+        sender, and whoever waits for a record, never waits for this.
         """
-        if batch.urgent or len(batch.records) < _FEW_RECORDS:
+        if batch.urgent or now >= batch.opened + _GATHER_S:
             return False
-        since, size = (batch.looked, batch.looked_size) if batch.looked else (batch.opened, 0)
-        if batch.looked and now < since + _LOOK_S:
-            return True
-        batch.looked, batch.looked_size = now, batch.size
-        return (batch.size - size) * _FILL_S >= batch.limit * (now - since)
+        count = len(batch.records)
+        if batch.looked:
+            since = now - batch.looked
+            if since < _LOOK_S:
+                return True
+            rate = (count - batch.looked_count) / since
+        elif now - batch.opened < _LOOK_S:
+            queue = batch.queue
+            rate = queue.rate if now < queue.closed_at + _GATHER_S else 0.0
+        else:
+            rate = count / (now - batch.opened)
+        batch.looked = now
+        batch.looked_count = count
+        return rate * max(1.0, (batch.size - BATCH_OVERHEAD) / (count * _RECORD_BYTES)) >= _FAST_RATE
 
     def _expire(self, queue: PartitionQueue, now: float) -> None:
         for batch in [b for b in (*queue.in_flight, *queue.retry, *queue.ready) if b.deadline <= now and not b.done]:
@@ -214,7 +229,7 @@ class Sender:
         cause = batch.last_error or self._last_error or self._io.metadata.last_error
         if cause is None and self._io.metadata.errors.get(batch.queue.topic):
             cause = self._io.metadata.errors[batch.queue.topic]
-        why = f"the last attempt ended with {type(cause).__name__}: {cause.message}" if cause else "no attempt was answered"
+        why = f"the last attempt ended with {type(cause).__name__}: {cause.message}" if cause else "none was answered"
         fate = "it is unknown whether they are stored" if batch.attempts else "they are not stored"
         return RequestTimedOutError(
             f"{batch.count} records for {batch.queue} were not acknowledged within delivery_timeout_ms="

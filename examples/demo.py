@@ -179,7 +179,7 @@ def demonstrate(text: Text) -> bool:
     """Run it all; whether every line arrived once and in order."""
     with ExitStack() as closing:
         began = time.perf_counter()
-        broker = BrokerProcess()
+        broker = BrokerProcess(flags=["--set", "log.level=WARNING"])
         closing.callback(broker.close)
         broker.start()
         servers = broker.bootstrap_servers
@@ -227,6 +227,7 @@ def main() -> int:
     if args.subscribe:
         subscribe(args.subscribe, args.lines)
         return 0
+    sys.stdout.reconfigure(line_buffering=True)  # each step is told when it happens, into a pipe too
     began = time.perf_counter()
     good = demonstrate(read_text(args.lines))
     seconds = time.perf_counter() - began

@@ -6,6 +6,7 @@ the broker keeps messages whether somebody listens or not.
 
 from __future__ import annotations
 
+import time
 from argparse import ArgumentParser
 from contextlib import suppress
 
@@ -20,13 +21,24 @@ def subscribe(servers: str, topic: str, name: str, *, count: int | None, from_be
         auto_offset_reset="earliest" if from_beginning else "latest",
         value_deserializer=bytes.decode,
     ) as consumer:
-        for partition in consumer.assignment():
-            consumer.position(partition)  # "latest" is decided now, not at the first message
+        wait_until_positioned(consumer)
         print(f"{name} listens to {topic}", flush=True)
         for seen, message in enumerate(consumer, start=1):
             print(f"{name} got {message.value!r} (partition {message.partition}, offset {message.offset})", flush=True)
             if seen == count:
                 break
+
+
+def wait_until_positioned(consumer: Consumer) -> None:
+    """Return when the consumer knows its partitions and where "latest" is: what is published from now on is seen."""
+    deadline = time.monotonic() + 30
+    while not consumer.assignment():
+        if time.monotonic() > deadline:
+            message = "no broker has answered for half a minute"
+            raise SystemExit(message)
+        time.sleep(0.01)
+    for partition in consumer.assignment():
+        consumer.position(partition)
 
 
 def main() -> None:

@@ -63,12 +63,15 @@ class OffsetIndex:
         ]
 
     def append(self, last_offset: int, position: int) -> None:
-        """Note the batch that ends with this offset and starts at this position."""
+        """Note the batch that ends with this offset and starts at this position.
+
+        IndexFormatError if that does not follow the last entry: one that was read from a file was wrong.
+        """
         relative = last_offset - self._base
         assert 0 <= relative <= MAX_RELATIVE_OFFSET, (last_offset, self._base)
-        if self._offsets:
-            assert relative > self._offsets[-1], (relative, self._offsets[-1])
-            assert position > self._positions[-1], (position, self._positions[-1])
+        if self._offsets and (relative <= self._offsets[-1] or position <= self._positions[-1]):
+            message = f"offset {last_offset} at position {position} follows its entry {self.entries()[-1]}"
+            raise IndexFormatError(message)
         self._offsets.append(relative)
         self._positions.append(position)
 
@@ -149,14 +152,17 @@ class TimeIndex:
     def append(self, timestamp: int, offset: int) -> None:
         """Note that the largest timestamp so far is this one, in the batch that ends at this offset.
 
-        Only increasing timestamps are noted; the same maximum again says nothing new.
+        Only increasing timestamps are noted; the same maximum again says nothing new. IndexFormatError if the offset
+        does not follow the last entry's.
         """
         relative = offset - self._base
         assert 0 <= relative <= MAX_RELATIVE_OFFSET, (offset, self._base)
         if self._timestamps:
             if timestamp <= self._timestamps[-1]:
                 return
-            assert relative >= self._offsets[-1], (relative, self._offsets[-1])
+            if relative <= self._offsets[-1]:
+                message = f"timestamp {timestamp} at offset {offset} follows its entry {self.last}"
+                raise IndexFormatError(message)
         if timestamp < 0:
             return
         self._timestamps.append(timestamp)

@@ -167,8 +167,7 @@ class LogState:
         for saved in past:
             self._disk.remove(segment_path(self.folder, saved, SNAPSHOT_SUFFIX))
             self._snapshots.remove(saved)
-        if past:
-            self._disk.sync_folder(self.folder)
+        self._disk.sync_folder(self.folder)
 
     # Flush
 

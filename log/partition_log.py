@@ -232,7 +232,8 @@ class PartitionLog(LogState):
 
     def offset_of_max_timestamp(self) -> FoundOffset | None:
         """The first record with the largest timestamp of all; None in an empty log, or one without timestamps."""
-        newest = max(self._segments, key=lambda segment: segment.largest_timestamp())
+        live = [segment for segment in self._segments if segment.next_offset > self.log_start_offset] or [self._active]
+        newest = max(live, key=lambda segment: segment.largest_timestamp())
         return self._search(newest, newest.max_timestamp) if newest.max_timestamp >= 0 else None
 
     def _search(self, segment: Segment, timestamp: int) -> FoundOffset | None:
@@ -266,9 +267,7 @@ class PartitionLog(LogState):
             return
         segment = self._segment_at(offset)
         position, end = self._cut_point(segment, offset)
-        self.log_start_offset = min(self.log_start_offset, end)
-        self.recovery_point = min(self.recovery_point, end)
-        self._announce_cut()
+        self._promise_less(min(self.recovery_point, end), end)
         self.damage = None
         for later in reversed(self._segments[self._segments.index(segment) + 1 :]):
             self._forget(later)
@@ -296,10 +295,7 @@ class PartitionLog(LogState):
     def truncate_and_start_at(self, offset: int) -> None:
         """Remove all batches; the next one appended has this offset."""
         assert offset >= 0, offset
-        # First durably promise nothing, so that a crash halfway leaves a log that is shorter and not one that is damaged.
-        self.log_start_offset = min(self.log_start_offset, offset)
-        self.recovery_point = min(self._bases[0], offset)
-        self._announce_cut()
+        self._promise_less(min(self._bases[0], offset), offset)
         self.damage = None
         for segment in reversed(self._segments):
             self._forget(segment)
@@ -318,6 +314,16 @@ class PartitionLog(LogState):
         for segments in (self._unflushed, self._unsaved, self._open_sealed):
             if segment in segments:
                 segments.remove(segment)
+
+    def _promise_less(self, recovery_point: int, log_start_max: int) -> None:
+        """Before a cut: durably take back what is about to go, so that a crash halfway leaves a log that is shorter, not
+        one that is damaged. The recovery point first: it may be below the log start, and must not be above lost records.
+        """
+        self.recovery_point = recovery_point
+        self._announce_cut()
+        if log_start_max < self.log_start_offset:
+            self.log_start_offset = log_start_max
+            self._announce_cut()
 
     def _announce_cut(self) -> None:
         if self.before_cut is not None:
@@ -374,6 +380,10 @@ class PartitionLog(LogState):
             self._roll()
         self.log_start_offset = max(self.log_start_offset, self._bases[count])
         self.recovery_point = max(self.recovery_point, self._bases[count])
+        if self._creations > self._creations_synced:
+            # What the recovery point and log start promise now is a segment that may have just been created.
+            self._disk.sync_folder(self.folder)
+            self._creations_synced = self._creations
         removed = self._segments[:count]
         del self._segments[:count], self._bases[:count]
         self._announce_cut()

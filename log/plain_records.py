@@ -179,7 +179,7 @@ def decode_records(header: BatchHeader, data: bytes) -> list[Record]:
     """Decode the decompressed records of a batch. Raises InvalidRecordError."""
     records: list[Record] = []
     timestamp_type = LOG_APPEND_TIME if header.is_append_time else CREATE_TIME
-    for frame in frames(data, header.records_count):
+    for frame in frames(data, header.records_count, header.last_offset_delta):
         timestamp = header.max_timestamp if timestamp_type else header.base_timestamp + frame.timestamp_delta
         headers: list[tuple[str, bytes | None]] = []
         _read_headers(data, frame.headers_start, frame.headers_count, headers)
@@ -200,21 +200,31 @@ def _slice(data: bytes, start: int, length: int) -> bytes | None:
     return None if length < 0 else data[start : start + length]
 
 
-def frames(data: bytes, count: int) -> Iterator[Frame]:
+def frames(data: bytes, count: int, last_offset_delta: int) -> Iterator[Frame]:
     """Walk the decompressed records of a batch without holding more than one of them.
 
-    Raises InvalidRecordError if they are not exactly count well-formed records with offsets 0 to count - 1.
+    Raises InvalidRecordError if they are not exactly count well-formed records whose offsets rise from 0 or more to
+    last_offset_delta at most. In what a producer sends that is count - 1, so that there are no gaps; compaction leaves
+    some.
     """
+    if count < 0:
+        message = f"the batch says it has {count} records"
+        raise InvalidRecordError(message)
     position = 0
+    offset_delta = -1
     for index in range(count):
         try:
             frame, position = _read_frame(data, position)
         except IndexError:
             message = f"record {index} of {count} is cut off by the end of the batch"
             raise InvalidRecordError(message) from None
-        if frame[1] != index:
-            message = f"record {index} of {count} says its offset is {frame.offset_delta} after the batch's"
+        if not offset_delta < frame[1] <= last_offset_delta:
+            message = (
+                f"record {index} of {count} says its offset is {frame[1]} after the batch's; "
+                f"it must be above {offset_delta}, the one before it, and {last_offset_delta} at most"
+            )
             raise InvalidRecordError(message)
+        offset_delta = frame[1]
         yield frame
     if position != len(data):
         message = f"{len(data) - position} bytes are left after the {count} records of the batch"

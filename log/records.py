@@ -9,6 +9,7 @@ Compressing, and the header of what was compressed, are done here.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 from aiokafka.errors import CorruptRecordException  # type: ignore[import-untyped] # it says nothing of types
@@ -78,7 +79,7 @@ def encode_batch(
         builder = DefaultRecordBatchBuilder(2, 0, transactional, producer_id, producer_epoch, base_sequence, _UNLIMITED)
         append = builder.append
         for offset_delta, (timestamp, key, value, headers) in enumerate(records):
-            append(offset_delta, timestamp, key, value, headers if headers.__class__ is list else list(headers))
+            append(offset_delta, timestamp, key, value, headers if isinstance(headers, list) else list(headers))
         batch = builder.build()
         if compression == codecs.NONE:
             return bytes(batch)
@@ -126,8 +127,8 @@ def decode_records(header: BatchHeader, data: Buffer) -> list[Record]:
 def parse(header: BatchHeader, data: Buffer, *, base_offset: int) -> list[Record]:
     """Read the decompressed records of a batch with the compiled codec. Raises InvalidRecordError.
 
-    The records end with the data and have the offsets they should have. Like Kafka's own brokers and clients, this
-    reads every negative length of a key or value as null, and ignores a record's attributes.
+    The records end with the data and their offsets rise up to the header's last one. Like Kafka's own brokers and
+    clients, this reads every negative length of a key or value as null, and ignores a record's attributes.
 
     The codec gets one record more, a sentinel. All its bytes are below 0x80, so that no varint, wherever in it a
     malformed record makes the codec look for one, runs past the end of the buffer, where an overlong one could read
@@ -136,7 +137,7 @@ def parse(header: BatchHeader, data: Buffer, *, base_offset: int) -> list[Record
     no other way to read it.
     """
     count = header.records_count
-    if count <= 0:
+    if count < 0:
         message = f"the batch says it has {count} records"
         raise InvalidRecordError(message)
     try:
@@ -149,9 +150,14 @@ def parse(header: BatchHeader, data: Buffer, *, base_offset: int) -> list[Record
         or last.key is not None
         or last.headers
         or last.offset != base_offset + _SENTINEL_OFFSET_DELTA
-        or [record.offset for record in records] != list(range(base_offset, base_offset + count))
     ):
         raise _malformed(header, data)
+    offsets = [record.offset for record in records]
+    if offsets != list(range(base_offset, base_offset + count)) or count > header.last_offset_delta + 1:
+        # Not as a producer numbers them, but compaction may have left gaps.
+        limits = (base_offset - 1, *offsets, base_offset + header.last_offset_delta + 1)
+        if any(after <= before for before, after in pairwise(limits)):
+            raise _malformed(header, data)
     return cast("list[Record]", records)
 
 
@@ -167,7 +173,7 @@ def _codec_header(header: BatchHeader, base_offset: int) -> bytes:
 def _malformed(header: BatchHeader, data: Buffer) -> InvalidRecordError:
     """Say what is wrong with records that the compiled codec refused, by the plain one, which knows."""
     try:
-        for _ in plain_records.frames(bytes(data), header.records_count):
+        for _ in plain_records.frames(bytes(data), header.records_count, header.last_offset_delta):
             pass
     except InvalidRecordError as error:
         return error

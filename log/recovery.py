@@ -95,10 +95,12 @@ class Recovery:
         self.damage: Damage | None = None
         self._scan_epochs = False
         self._producers_from = 0
+        self._log_start_offset = 0
 
     def run(self, *, recovery_point: int | None, log_start_offset: int, clean: bool) -> None:
         """Open what is there. Without a recovery point (its checkpoint was lost) everything is scanned, and a bad batch
         counts as torn only if nothing valid follows it."""
+        self._log_start_offset = log_start_offset
         names = self._remove_leftovers(self._disk.list(self._folder))
         bases = base_offsets(names, LOG_SUFFIX)
         if not bases:
@@ -134,10 +136,15 @@ class Recovery:
             reason = f"the folder has no segments, and offsets up to {recovery_point} had been flushed"
             self._set_damage(BadBatchError(0, log_start_offset, reason), segment)
 
+    def _live(self) -> list[Segment]:
+        """The segments that hold records from the log start on. Those before it were about to be deleted, and may be
+        torn; they are left to retention, and not looked at."""
+        return [segment for segment in self.segments if not (segment.sealed and segment.next_offset <= self._log_start_offset)]
+
     def _rebuild_missing_indexes(self, names: list[str]) -> None:
         """Sealed segments whose index files are missing are walked now; the others are checked when first used."""
         present = set(names)
-        for segment in self.segments[:-1]:
+        for segment in self._live()[:-1]:
             for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX):
                 path = segment_path(self._folder, segment.base_offset, suffix)
                 if path.rpartition("/")[2] not in present:
@@ -159,7 +166,7 @@ class Recovery:
 
     def _load_epochs(self, names: list[str], end_offset: int) -> None:
         """The checkpoint up to an offset; to be walked from the batches if there is none that can be right."""
-        first = self.segments[0].base_offset
+        first = self._live()[0].base_offset
         if end_offset <= first:
             return
         path = f"{self._folder}/{EPOCHS_NAME}"
@@ -193,7 +200,7 @@ class Recovery:
 
     def _load_producers(self, names: list[str], offset_max: int) -> None:
         """The newest valid snapshot that is not past offset_max; the rest is replayed from the batches' headers."""
-        first = self.segments[0].base_offset
+        first = self._live()[0].base_offset
         self._producers_from = first
         for offset in reversed(base_offsets(names, SNAPSHOT_SUFFIX)):
             if not first <= offset <= offset_max:
@@ -215,20 +222,22 @@ class Recovery:
 
     def _replay_until(self, end_offset: int) -> None:
         """Replay what lies between the snapshot (or the first batch, for the epochs) and an offset, by headers."""
-        start = self.segments[0].base_offset if self._scan_epochs else self._producers_from
-        for segment in self.segments:
+        start = self._live()[0].base_offset if self._scan_epochs else self._producers_from
+        for segment in self._live():
             if segment.base_offset >= end_offset:
                 return
             if segment.sealed and segment.next_offset <= start:
                 continue
             position, expected = segment.near(start)
+            if expected >= end_offset:
+                return
             try:
                 for _, header in walk(segment.file, position, segment.size, expected, check_crc=False):
-                    if header.base_offset >= end_offset:
-                        break
                     self.report.walked_bytes += header.size
                     if header.next_offset > start:
                         self._replay(header)
+                    if header.next_offset >= end_offset:
+                        break
             except BadBatchError as error:
                 self._set_damage(error, segment)
                 return
@@ -270,7 +279,7 @@ class Recovery:
     def _scan(self, recovery_point: int, *, point_is_known: bool) -> None:
         expected: int | None = None
         for index, segment in enumerate(self.segments):
-            if segment.sealed and segment.next_offset <= recovery_point:
+            if segment.sealed and segment.next_offset <= max(recovery_point, self._log_start_offset):
                 continue
             if expected is not None and segment.base_offset != expected:
                 before = self.segments[index - 1]
@@ -288,6 +297,9 @@ class Recovery:
         position, expected = self._scan_start(segment, recovery_point)
         try:
             for at, header in walk(segment.file, position, segment.size, expected, check_crc=True):
+                if header.leader_epoch < self.epochs.latest:
+                    reason = f"the batch has leader epoch {header.leader_epoch} after epoch {self.epochs.latest}"
+                    raise BadBatchError(at, header.base_offset, reason)
                 segment.note(at, header)
                 self._replay(header)
                 expected = header.next_offset
@@ -308,19 +320,25 @@ class Recovery:
         try:
             segment.read_indexes(None)
             segment.drop_entries_from(recovery_point)
-            position, expected = segment.tail_start()
+            return self._walk_to(segment, recovery_point, *segment.tail_start())
         except (FileNotFoundError, IndexFormatError, BadBatchError) as error:
             segment.begin_scan()
             segment.rebuilt_reason = str(error)
-            self._note_rebuilt(segment_path(self._folder, segment.base_offset, INDEX_SUFFIX), str(error))
-            position, expected = 0, segment.base_offset
+            return self._walk_to(segment, recovery_point, 0, segment.base_offset)
+
+    def _walk_to(self, segment: Segment, recovery_point: int, position: int, expected: int) -> tuple[int, int]:
+        """Take the batches below the recovery point into a segment's indexes, by their headers."""
+        last_time = segment.last_time_entry
+        if expected >= recovery_point:
+            return position, expected
         for at, header in walk(segment.file, position, segment.size, expected, check_crc=False):
-            if header.base_offset >= recovery_point:
-                break
+            segment.check_time_entry(last_time, header)
             segment.note(at, header)
             position = at + header.size
             expected = header.next_offset
             self.report.walked_bytes += header.size
+            if expected >= recovery_point:
+                break
         return position, expected
 
     def _judge(self, index: int, error: BadBatchError, recovery_point: int, *, point_is_known: bool) -> None:

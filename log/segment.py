@@ -113,6 +113,11 @@ class Segment:
         self.load()
         return self._time_index
 
+    @property
+    def last_time_entry(self) -> tuple[int, int] | None:
+        """The time index's last entry as far as it is in memory: (timestamp, offset)."""
+        return self._time_index.last
+
     def largest_timestamp(self) -> int:
         """The largest timestamp of its records; -1 if none has one. Loads the indexes of a sealed segment."""
         self.load()
@@ -185,12 +190,22 @@ class Segment:
         return entry[1], self._header_of_entry(entry).base_offset
 
     def walk_tail(self) -> None:
-        """Continue the indexes from their last entries to the end of the file."""
+        """Continue the indexes from their last entries to the end of the file; IndexFormatError if these are wrong."""
+        last_time = self._time_index.last
         position, offset = self.tail_start()
         for at, header in walk(self.file, position, self.size, offset, check_crc=False):
+            self.check_time_entry(last_time, header)
             self.note(at, header)
             offset = header.next_offset
         self._found_end(offset)
+
+    def check_time_entry(self, entry: tuple[int, int] | None, header: BatchHeader) -> None:
+        """IndexFormatError if the time index's last entry is about this batch, and is wrong."""
+        if entry is None or not header.base_offset <= entry[1] < header.next_offset:
+            return
+        if entry != (header.max_timestamp, header.last_offset):
+            message = f"its last entry {entry} is not the batch's {(header.max_timestamp, header.last_offset)}"
+            raise IndexFormatError(message)
 
     def rebuild(self, reason: str) -> None:
         """Build the indexes anew from the batches' headers, as far as these fit together: else ``bad`` says where not."""
@@ -295,8 +310,10 @@ class Segment:
     def truncate(self, position: int, offset: int) -> None:
         """Cut the segment at a batch's start, and be the last segment of the log, open for appends."""
         self.load()
-        if position < self.size:
-            self.file.truncate(position)
+        self._cut(position)
+        # On disk they would be wrong once the segment has grown again; the owner makes the removal durable.
+        for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX):
+            self._disk.remove(segment_path(self._folder, self.base_offset, suffix))
         self.sealed = False
         self.bad = None
         self.size = position
@@ -310,19 +327,24 @@ class Segment:
         self.first_timestamp = NO_TIMESTAMP
         try:
             self.walk_tail()
-        except BadBatchError as error:
+        except (BadBatchError, IndexFormatError) as error:
             self.rebuild(str(error))
         self.finish_load()
 
     def end_at(self, position: int, offset: int) -> None:
         """Be the last segment, cut at a position up to which a scan has taken all batches into the indexes."""
-        if position < self.size:
-            self.file.truncate(position)
+        self._cut(position)
         self.size = position
         self.next_offset = offset
         self.sealed = False
         self.bad = None
         self.finish_load()
+
+    def _cut(self, position: int) -> None:
+        """Cut the file, durably: else a crash could bring old batches back behind new ones, and fitting them."""
+        if position < self.size:
+            self.file.truncate(position)
+            self.file.flush()
 
     # Read
 

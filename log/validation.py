@@ -159,7 +159,7 @@ def _check_records(header: BatchHeader, data: bytes, *, needs_keys: bool) -> tup
 def _walk(header: BatchHeader, data: bytes, *, needs_keys: bool) -> tuple[int, int]:
     """Check records one by one, holding none; smallest and largest timestamp as in _check_records."""
     smallest, largest, headers_count = 2**63, -(2**63), 0
-    for frame in plain_records.frames(data, header.records_count):
+    for frame in plain_records.frames(data, header.records_count, header.last_offset_delta):
         smallest = min(smallest, frame.timestamp_delta)
         largest = max(largest, frame.timestamp_delta)
         headers_count += frame.headers_count

@@ -93,10 +93,11 @@ class LogModel:
         return b"".join(batch for h, batch in headers if h.next_offset > offset and h.next_offset <= end_offset)
 
     def epochs(self) -> list[tuple[int, int]]:
-        """(leader epoch, its first offset), by a look at every batch."""
+        """(leader epoch, its first offset), by a look at every batch with a record that can be read."""
         cache = EpochCache()
         for header in self.headers():
-            cache.replay(header.leader_epoch, header.base_offset)
+            if header.next_offset > self.start:
+                cache.replay(header.leader_epoch, header.base_offset)
         return cache.entries()
 
     def producers(self) -> dict[int, ProducerEntry]:

@@ -88,7 +88,7 @@ class Broker:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             self._thread.join()
-            self._thread = None
+            self._thread = self._node = None
             raise failure
         return self
 

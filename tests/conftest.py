@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from zmqbroker.cli.main import main
 from zmqbroker.testing import BrokerProcess
 
 if TYPE_CHECKING:
@@ -50,12 +52,29 @@ def broker_process() -> Iterator[Callable[..., BrokerProcess]]:
 
 
 @pytest.fixture
-def zmqbroker_command() -> Callable[..., subprocess.CompletedProcess[bytes]]:
-    """Run `zmqbroker WORDS...` to its end, with bytes for its standard input."""
+def zmqbroker_process() -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Run `zmqbroker WORDS...` in a process of its own to its end."""
 
-    def run(*words: str, stdin: bytes = b"", timeout: float = DEADLINE_SECONDS) -> subprocess.CompletedProcess[bytes]:
+    def run(*words: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "zmqbroker", *words]
-        return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, check=False)
+        return subprocess.run(command, capture_output=True, timeout=DEADLINE_SECONDS, check=False)
+
+    return run
+
+
+@pytest.fixture
+def zmqbroker_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Run `zmqbroker WORDS...` inside of this process, which takes milliseconds, with bytes for its standard input."""
+
+    def run(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        out, err = io.BytesIO(), io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+            patch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="utf-8", write_through=True))
+            patch.setattr(sys, "stderr", io.TextIOWrapper(err, encoding="utf-8", write_through=True))
+            code = main(words)
+            sys.stdout.flush()
+            return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
     return run
 

@@ -1,8 +1,9 @@
 """The client's socket: one ZeroMQ DEALER for one TCP connection, watched by a socket monitor.
 
-A DEALER left to itself reconnects in silence, and a request that was under way is then never answered. So this one never
-reconnects: the monitor says when the connection stands and when it is gone, whoever owns the dealer fails its requests at
-once, throws the dealer away and makes a new one. Events as seen with libzmq 4.3.5 and a reconnect interval of -1:
+A DEALER left to itself reconnects in silence, and a request that was under way is then never answered. So this one
+never reconnects: the monitor says when the connection stands and when it is gone, whoever owns the dealer fails its
+requests at once, throws the dealer away and makes a new one. Events as seen with libzmq 4.3.5 and a reconnect interval
+of -1:
 
     refused                  CONNECT_DELAYED CLOSED
     connected                CONNECT_DELAYED CONNECTED HANDSHAKE_SUCCEEDED
@@ -114,7 +115,7 @@ class Dealer:
         """Hear what the monitor has to say."""
         while self.state is not DealerState.BROKEN and int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             frames = self._monitor.recv_multipart(zmq.NOBLOCK)
-            event, value = _MONITOR_EVENT.unpack(frames[0])
+            event, _ = _MONITOR_EVENT.unpack(frames[0])
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.state = DealerState.CONNECTED
             elif event == zmq.EVENT_DISCONNECTED:
@@ -123,7 +124,6 @@ class Dealer:
                 self._break("what listens there does not speak this protocol (ZMTP), or hung during its handshake")
             elif event == zmq.EVENT_CLOSED and self.state is DealerState.CONNECTING:
                 self._break("the connection was refused")
-            del value
         return self.state
 
     def _break(self, reason: str) -> None:

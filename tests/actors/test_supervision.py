@@ -203,3 +203,23 @@ def test_an_assertion_is_fatal_however_supervised(reactor):
     reactor.spawn(Frail, [], address="frail", supervised=True).tell("assert")
     with pytest.raises(NodeFatalError):
         reactor.run()
+
+
+def test_an_assertion_in_the_constructor_is_fatal_at_a_restart_too(reactor, run_idle, run_for):
+    class FrailFromBirth(Frail):
+        def __init__(self, lives):
+            super().__init__(lives)
+            assert len(lives) == 1
+
+    reactor.spawn(FrailFromBirth, [], address="frail", supervised=True)
+    fail(reactor, run_idle)
+    with pytest.raises(NodeFatalError):
+        run_for(100)
+
+
+def test_an_actor_that_fails_in_the_pass_of_the_stop_is_not_restarted(reactor):
+    lives = []
+    reactor.spawn(Frail, lives, address="frail", supervised=True).tell("fail")
+    reactor.call_later(0, reactor.stop)
+    reactor.run()
+    assert len(lives) == 1

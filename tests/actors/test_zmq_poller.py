@@ -74,6 +74,7 @@ def test_an_unregistered_source_is_not_called_back_even_if_it_was_found_ready(zm
         os.write(writer, b"x")
     zmq_poller.wait(0.0)
     assert len(called) == 1
+    assert zmq_poller.callback_errors == 0
     for fd in first + second:
         os.close(fd)
 

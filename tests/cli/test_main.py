@@ -52,6 +52,7 @@ def test_an_unknown_command_is_a_wrong_call(capsys, words, says):
     "words",
     [
         ["consume"],
+        ["consume", "--topic", ""],
         ["consume", "--topic", "t", "--partition", "-1"],
         ["consume", "--topic", "t", "--offset", "soon"],
         ["consume", "--topic", "t", "--max-messages", "0"],

@@ -123,7 +123,7 @@ def test_flags_that_do_not_fit_together_are_refused(consume, refused, flags, say
     assert says in refused(consume(*flags))
 
 
-@pytest.mark.parametrize("topic", ["..", "a/b", "x" * 250, ""], ids=["dots", "slash", "long", "empty"])
+@pytest.mark.parametrize("topic", ["..", "a/b", "x" * 250], ids=["dots", "slash", "long"])
 @pytest.mark.parametrize("verb", ["produce", "consume"])
 def test_a_bad_topic_name_is_refused(zmqbroker_command, at, refused, verb, topic):
     refused(zmqbroker_command(verb, "--topic", topic, *at, stdin=b"x\n"))

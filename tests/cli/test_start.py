@@ -81,22 +81,22 @@ def test_it_starts_again_after_everything_was_killed(broker_process):
     assert broker.stop() == 0
 
 
-def test_a_port_in_use_is_refused(broker_process, zmqbroker_command, refused, tmp_path):
+def test_a_port_in_use_is_refused(broker_process, zmqbroker_process, refused, tmp_path):
     address = broker_process().start().ready.address
-    done = zmqbroker_command("start", "--listen", address, "--data-dir", str(tmp_path))
+    done = zmqbroker_process("start", "--listen", address, "--data-dir", str(tmp_path))
     assert address.rpartition(":")[2] in refused(done)
 
 
-def test_a_data_folder_that_is_held_is_refused(broker_process, zmqbroker_command, refused):
+def test_a_data_folder_that_is_held_is_refused(broker_process, zmqbroker_process, refused):
     folder = broker_process().start().data_dir
-    done = zmqbroker_command("start", "--listen", "tcp://127.0.0.1:0", "--data-dir", folder)
+    done = zmqbroker_process("start", "--listen", "tcp://127.0.0.1:0", "--data-dir", folder)
     assert folder in refused(done)
 
 
-def test_another_nodes_folder_is_refused(broker_process, zmqbroker_command, refused):
+def test_another_nodes_folder_is_refused(broker_process, zmqbroker_process, refused):
     broker = broker_process().start()
     assert broker.stop() == 0
-    done = zmqbroker_command("start", "--data-dir", broker.data_dir, "--set", "node.id=7")
+    done = zmqbroker_process("start", "--data-dir", broker.data_dir, "--set", "node.id=7")
     assert "7" in refused(done)
 
 
@@ -111,8 +111,8 @@ def test_another_nodes_folder_is_refused(broker_process, zmqbroker_command, refu
         ("listen=http://here", "listen"),
     ],
 )
-def test_a_bad_setting_is_refused(zmqbroker_command, refused, tmp_path, setting, says):
-    done = zmqbroker_command("start", "--data-dir", str(tmp_path / "data"), "--set", setting)
+def test_a_bad_setting_is_refused(zmqbroker_process, refused, tmp_path, setting, says):
+    done = zmqbroker_process("start", "--data-dir", str(tmp_path / "data"), "--set", setting)
     assert says in refused(done)
     assert not (tmp_path / "data").exists()
 
@@ -124,8 +124,8 @@ def test_a_settings_file_is_read_and_flags_win(broker_process, tmp_path):
     assert broker.ready.node_id == 6
 
 
-def test_a_settings_file_that_is_not_there_is_refused(zmqbroker_command, refused, tmp_path):
-    done = zmqbroker_command("start", "--config", str(tmp_path / "none.toml"))
+def test_a_settings_file_that_is_not_there_is_refused(zmqbroker_process, refused, tmp_path):
+    done = zmqbroker_process("start", "--config", str(tmp_path / "none.toml"))
     assert "none.toml" in refused(done)
 
 

@@ -67,7 +67,7 @@ def outcome(call):
 def hold_against_each_other(batch: bytes) -> None:
     decoded = outcome(lambda: records.decode_batch(batch, max_decompressed_bytes=LIMIT))
     plain = outcome(lambda: plain_records.decode_batch(batch, max_decompressed_bytes=LIMIT))
-    if plain is not None and max(abs(record.timestamp) for record in plain) < 2**62:
+    if plain is not None and all(abs(record.timestamp) < 2**62 for record in plain):
         assert decoded is not None, "the plain codec is the stricter one"
         assert [tuple(record) for record in plain] == [
             (
@@ -87,30 +87,30 @@ def hold_against_each_other(batch: bytes) -> None:
             assert len(decoded) == header.records_count
 
 
-@settings(max_examples=2000000)
+@settings(max_examples=200)
 @given(mutated(batches), st.booleans())
 def test_any_byte_may_be_wrong(batch, crc_is_right):
     hold_against_each_other(with_right_length_and_crc(batch) if crc_is_right else batch)
 
 
-@settings(max_examples=2000000)
+@settings(max_examples=200)
 @given(mutated(batches, start=61))
 def test_records_may_be_wrong_under_a_right_header(batch):
     hold_against_each_other(with_right_length_and_crc(batch))
 
 
-@settings(max_examples=20000)
+@settings(max_examples=200)
 @given(
     mutated(st.one_of(mixed, uniform).map(lambda written: plain_records.encode_records(written)[0])), st.integers(1, 71)
 )
 def test_the_shortcut_for_uniform_records_takes_nothing_that_the_walk_does_not(data, count):
     found = uniform_timestamp_deltas(data, count, needs_keys=False)
     if found is not None:
-        deltas = [frame.timestamp_delta for frame in plain_records.frames(data, count)]
+        deltas = [frame.timestamp_delta for frame in plain_records.frames(data, count, count - 1)]
         assert found == (min(deltas), max(deltas))
 
 
 @given(st.binary(max_size=100), st.integers(1, 5))
 def test_the_walk_takes_any_bytes(data, count):
     with suppress(InvalidRecordError):
-        assert len(list(plain_records.frames(data, count))) == count
+        assert len(list(plain_records.frames(data, count, count - 1))) == count

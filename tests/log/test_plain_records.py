@@ -61,7 +61,7 @@ def record(body: bytes) -> bytes:
         (b"\x01", "says it is -1 bytes long and 0 are left"),
         (b"\x10\x00", "says it is 8 bytes long and 1 are left"),
         (record(b"\x01\x00\x00\x01\x01\x00"), "attributes 0x01"),
-        (record(b"\x00\x00\x02\x01\x01\x00"), "record 0 of 1 says its offset is 1"),
+        (record(b"\x00\x00\x02\x01\x01\x00"), "record 0 of 1 says its offset is 1 .* above -1, .* and 0 at most"),
         (record(b"\x00\x00\x00\x03\x01\x00"), "the key of a record says it has -2 bytes"),
         (record(b"\x00\x00\x00\x10\x01\x00"), "the key of a record says it has 8 bytes and 2 are left"),
         (record(b"\x00\x00\x00\x01\x03\x00"), "the value of a record says it has -2 bytes"),
@@ -80,4 +80,4 @@ def record(body: bytes) -> bytes:
 )
 def test_what_is_wrong_is_said(data, said):
     with pytest.raises(InvalidRecordError, match=said):
-        list(frames(data, 1))
+        list(frames(data, 1, 0))

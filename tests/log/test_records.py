@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 
 import pytest
 from aiokafka.record import _crecords
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from crc32c import crc32c
 from hypothesis import example, given
 from hypothesis import strategies as st
 from zmqbroker.errors import CorruptMessageError, InvalidRecordError
@@ -130,7 +132,7 @@ def test_the_decoders_hold_the_limit():
 
 def parse(data: bytes, count: int):
     header = read_header(make_batch(data, records_count=1, base_timestamp=NOW_MS, max_timestamp=NOW_MS))
-    return codec.parse(header._replace(records_count=count), data, base_offset=0)
+    return codec.parse(header._replace(records_count=count, last_offset_delta=count - 1), data, base_offset=0)
 
 
 A_RECORD = plain_records.encode_records([(NOW_MS, None, b"x" * 30, [])])[0]
@@ -190,3 +192,35 @@ def test_neither_the_header_nor_the_plain_codec_nor_the_check_import_aiokafka():
         "sys.exit(any(name.startswith('aiokafka') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
+
+
+def with_offsets(batch: bytes, deltas: list[int], last_offset_delta: int) -> bytes:
+    """The batch as compaction would leave it: some records, with the offsets that they had."""
+    changed = bytearray(batch)
+    struct.pack_into(">i", changed, 23, last_offset_delta)
+    position = 61
+    for delta in deltas:
+        assert changed[position + 3] < 0x80
+        changed[position + 3] = varint(delta)[0]
+        position += 1 + changed[position] // 2
+    struct.pack_into(">I", changed, 17, crc32c(memoryview(changed)[21:]))
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("decode", [codec.decode_batch, plain_records.decode_batch])
+def test_a_compacted_batch_may_have_gaps(decode):
+    batch = codec.encode_batch([(NOW_MS, b"a", b"1", []), (NOW_MS, b"b", b"2", []), (NOW_MS, b"c", b"3", [])])
+    gaps = with_offsets(batch, [3, 7, 20], 30)
+    assert [record.offset for record in decode(gaps, max_decompressed_bytes=MIB)] == [3, 7, 20]
+    for deltas, last in (([3, 7, 20], 19), ([3, 3, 20], 30), ([7, 3, 20], 30), ([-1, 3, 20], 30), ([0, 1, 2], 1)):
+        with pytest.raises(InvalidRecordError, match="says its offset is"):
+            decode(with_offsets(batch, deltas, last), max_decompressed_bytes=MIB)
+
+
+@pytest.mark.parametrize("decode", [codec.decode_batch, plain_records.decode_batch])
+def test_a_compacted_batch_may_be_empty(decode):
+    empty = bytearray(codec.encode_batch([(NOW_MS, b"a", b"1", [])])[:61])
+    struct.pack_into(">i", empty, 8, 49)
+    struct.pack_into(">i", empty, 57, 0)
+    struct.pack_into(">I", empty, 17, crc32c(memoryview(empty)[21:]))
+    assert decode(empty, max_decompressed_bytes=MIB) == []

@@ -50,9 +50,9 @@ def test_settings_are_those_of_the_broker():
 
 
 def test_a_wrong_setting_is_refused_before_anything_starts():
-    with pytest.raises(ConfigError, match=r"num\.partitions"):
+    with pytest.raises(ConfigError, match=r"num.partitions"):
         Broker(num_partition=3)
-    with pytest.raises(ConfigError, match=r"num\.partitions"):
+    with pytest.raises(ConfigError, match=r"num.partitions"):
         Broker(num_partitions=0)
 
 

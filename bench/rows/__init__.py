@@ -1,0 +1,1 @@
+"""The rows of `make bench`: each file measures one subject; see run.py."""

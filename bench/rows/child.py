@@ -1,0 +1,64 @@
+"""What the benchmark runs in processes of its own besides the broker: `python child.py VERB ARGS...`; prints JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+
+def embedded() -> None:
+    """Import, then start the embedded broker and ask it something."""
+    begun = time.perf_counter()
+    from zmqbroker.testing import Broker  # noqa: PLC0415
+
+    from rows.raw import RawClient  # noqa: PLC0415 - what an import takes is to be seen
+
+    imported = time.perf_counter()
+    with Broker() as broker:
+        client = RawClient(f"tcp://{broker.bootstrap_servers}")
+        client.wait_ready()
+        answered = time.perf_counter()
+        client.close()
+    print(json.dumps({"first answer": answered - imported, "imports": imported - begun}))
+
+
+def echo(address: str) -> None:
+    """A ROUTER that sends back what it gets, until the empty message."""
+    import zmq  # noqa: PLC0415
+
+    router = zmq.Context().socket(zmq.ROUTER)
+    router.bind(address)
+    while True:
+        frames = router.recv_multipart()
+        router.send_multipart(frames)
+        if not frames[-1]:
+            break
+    router.close(1000)
+    router.context.term()
+
+
+def follow(servers: str, topic: str, count: str) -> None:
+    """Consume a topic; each value begins with the clock's reading when it was sent. Says when it has the first one."""
+    from zmqbroker import Consumer  # noqa: PLC0415
+
+    taken = []
+    wanted = int(count)
+    with Consumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest") as consumer:
+        while len(taken) < wanted:
+            found = consumer.poll(timeout_ms=10_000)
+            now = time.perf_counter()
+            if not found:
+                message = f"only {len(taken)} of {wanted} records came"
+                raise TimeoutError(message)
+            if not taken:
+                print("following", flush=True)
+            for records in found.values():
+                # perf_counter is the system's monotonic clock, the same in every process
+                taken += [now - float(record.value.partition(b" ")[0]) for record in records]
+    print(json.dumps(taken))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, __file__.rpartition("/rows/")[0])
+    {"embedded": embedded, "echo": echo, "follow": follow}[sys.argv[1]](*sys.argv[2:])

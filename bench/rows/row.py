@@ -1,0 +1,88 @@
+"""What a row of the benchmark is: a name, figures with units and goals, and a measurement that can be taken again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from .broker import BrokerUnderTest
+
+Measured = dict[str, float]
+"""One round's figures, by name."""
+
+
+class SkipRowError(Exception):
+    """The row cannot be measured here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a row."""
+
+    name: str
+    unit: str
+    goal: str = ""
+    """What this project holds itself to, if that is an absolute number."""
+    elsewhere: str = ""
+    """What another system reached on another machine: for orientation, comparable to nothing measured here."""
+
+
+@dataclass
+class Bench:
+    """What the rows of one run share."""
+
+    folder: Path
+    closing: ExitStack
+    """Everything that is started or made is registered here, so that it ends with the run, however that ends."""
+    is_quick: bool
+    make_broker: Callable[[], BrokerUnderTest]
+    kept: dict[str, object] = field(default_factory=dict)
+    _shared: BrokerUnderTest | None = None
+
+    @property
+    def shared_broker(self) -> BrokerUnderTest:
+        """A running broker with the default settings, started when first asked for."""
+        if self._shared is None:
+            self._shared = self.make_broker()
+            self._shared.start()
+        return self._shared
+
+    def scaled(self, count: int) -> int:
+        """How many to do: a fifth of them in a quick run."""
+        return count // 5 if self.is_quick else count
+
+
+@dataclass(frozen=True)
+class Row:
+    """Something to measure."""
+
+    name: str
+    settings: str
+    """Durability and what else the figure depends on."""
+    figures: tuple[Figure, ...]
+    measure: Callable[[Bench], Measured]
+    """Take one round's figures."""
+    prepare: Callable[[Bench], None] | None = None
+    """Called once, before the first round and outside of any figure."""
+
+
+def percentiles(seconds: list[float], marks: Mapping[str, float]) -> Measured:
+    """Percentiles of durations, in microseconds."""
+    ordered = sorted(seconds)
+    return {name: ordered[min(len(ordered) - 1, int(len(ordered) * mark / 100))] * 1e6 for name, mark in marks.items()}
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Wait until something is so. Raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            message = f"{what}: not within {seconds:g} s"
+            raise TimeoutError(message)
+        time.sleep(0.005)

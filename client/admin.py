@@ -1,0 +1,166 @@
+"""The admin client: topics, settings, records and nodes. Loads no record codec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from .admin_calls import AdminCalls
+from .admin_types import (
+    ClusterDescription,
+    ConfigEntry,
+    ConfigResource,
+    CreatedTopic,
+    LogDirDescription,
+    NewTopic,
+    NodeDescription,
+    NodeStatus,
+    PartitionDescription,
+    PartitionOnDisk,
+    TopicDescription,
+)
+from .io import ClientIO
+from .options import AdminOptions, make_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from typing_extensions import Unpack
+
+    from .types import OffsetAndTimestamp, TopicPartition
+
+__all__ = [
+    "Admin",
+    "ClusterDescription",
+    "ConfigEntry",
+    "ConfigResource",
+    "CreatedTopic",
+    "LogDirDescription",
+    "NewTopic",
+    "NodeDescription",
+    "NodeStatus",
+    "PartitionDescription",
+    "PartitionOnDisk",
+    "TopicDescription",
+]
+
+
+class AdminSettings(TypedDict, total=False):
+    """The keywords of an admin client; `client.options.AdminOptions` says what they mean."""
+
+    bootstrap_servers: str | Sequence[str]
+    client_id: str
+    default_api_timeout_ms: int
+    request_timeout_ms: int
+    connect_timeout_ms: int
+    retry_backoff_ms: int
+    reconnect_backoff_ms: int
+    reconnect_backoff_max_ms: int
+    metadata_max_age_ms: int
+
+
+class Admin:
+    """Asks brokers and changes what they hold. May be used by several threads at once.
+
+    Nothing is connected before the first call. Every call raises the broker's error by its type if it is not retriable
+    or still there after default_api_timeout_ms; a call about several things does all it can, then raises the first error.
+    """
+
+    def __init__(self, **settings: Unpack[AdminSettings]) -> None:
+        options = make_options(AdminOptions, settings)
+        self._io = ClientIO(options)
+        self._calls = AdminCalls(self._io, options.default_api_timeout_ms)
+        self._io.start_thread("zmqbroker-admin")
+
+    def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[CreatedTopic]:
+        """Create topics, or with validate_only say whether it would work and how they would look.
+
+        Raises TopicExistsError, InvalidTopicError, InvalidPartitionsError, InvalidReplicationFactorError,
+        InvalidConfigError.
+        """
+        return self._io.run(self._calls.create_topics(topics, validate_only=validate_only))
+
+    def delete_topics(self, names: Iterable[str]) -> None:
+        """Delete topics and their records. Raises UnknownTopicOrPartitionError."""
+        self._io.run(self._calls.delete_topics(names))
+
+    def create_partitions(self, totals: Mapping[str, int], *, validate_only: bool = False) -> None:
+        """Grow topics to so many partitions in all. Raises InvalidPartitionsError where a topic has as many or more."""
+        self._io.run(self._calls.create_partitions(totals, validate_only=validate_only))
+
+    def list_topics(self, *, include_internal: bool = False) -> list[str]:
+        """The names of all topics, sorted."""
+        return self._io.run(self._calls.list_topics(include_internal=include_internal))
+
+    def describe_topics(self, names: Sequence[str] | None = None) -> list[TopicDescription]:
+        """Topics and who hosts their partitions; all topics if none are named. Raises UnknownTopicOrPartitionError."""
+        return self._io.run(self._calls.describe_topics(names))
+
+    def describe_configs(self, resources: Iterable[ConfigResource]) -> dict[ConfigResource, dict[str, ConfigEntry]]:
+        """The settings of topics, nodes or clients, by name."""
+        return self._io.run(self._calls.describe_configs(resources))
+
+    def alter_configs(
+        self, changes: Mapping[ConfigResource, Mapping[str, str | None]], *, validate_only: bool = False
+    ) -> None:
+        """Change settings, leaving the others as they are; None goes back to the default. Raises InvalidConfigError."""
+        self._io.run(self._calls.alter_configs(changes, validate_only=validate_only))
+
+    def alter_client_quotas(
+        self, client_id: str, *, producer_byte_rate: int | None = None, consumer_byte_rate: int | None = None
+    ) -> None:
+        """Limit the clients of a client id ("": those without quotas of their own), in bytes a second; None: no limit."""
+        self._io.run(
+            self._calls.alter_configs(
+                quota_change(client_id, producer_byte_rate, consumer_byte_rate), validate_only=False
+            )
+        )
+
+    def delete_records(self, before: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Delete the records of partitions below an offset (-1: all); returns the new first offsets.
+
+        Raises OffsetOutOfRangeError for an offset above the high watermark.
+        """
+        return self._io.run(self._calls.delete_records(before))
+
+    def list_offsets(self, wanted: Mapping[TopicPartition, int]) -> dict[TopicPartition, OffsetAndTimestamp]:
+        """Offsets by time (ms since 1970), or -1: the end, -2: the first, -3: that of the highest timestamp.
+
+        An offset of -1 means that no record is that young.
+        """
+        return self._io.run(self._calls.list_offsets(wanted))
+
+    def describe_cluster(self) -> ClusterDescription:
+        """The cluster's id, controller and nodes."""
+        return self._io.run(self._calls.describe_cluster())
+
+    def describe_log_dirs(self, node_ids: Iterable[int] | None = None) -> list[LogDirDescription]:
+        """What nodes hold on disk; all nodes if none are named."""
+        return self._io.run(self._calls.describe_log_dirs(node_ids))
+
+    def node_status(self, node_id: int | None = None) -> NodeStatus:
+        """How a node is; any node if none is named."""
+        return self._io.run(self._calls.node_status(node_id))
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._io.close()
+
+    def __enter__(self) -> Self:
+        """The admin client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def quota_change(
+    client_id: str, producer_byte_rate: int | None, consumer_byte_rate: int | None
+) -> dict[ConfigResource, dict[str, str | None]]:
+    """Quotas as the settings that brokers keep them as."""
+    rates = {"producer_byte_rate": producer_byte_rate, "consumer_byte_rate": consumer_byte_rate}
+    return {ConfigResource.client(client_id): {k: None if v is None else str(v) for k, v in rates.items()}}

@@ -1,0 +1,135 @@
+"""With flush=ack nobody reads, and nobody is told of acks=all, before the records are on the disk."""
+
+from __future__ import annotations
+
+import pytest
+from zmqbroker.transport.messages import (
+    TOPIC_RESOURCE,
+    AlterConfigsRequest,
+    ListOffsetsRequest,
+    PartitionTimestamp,
+    ResourceChange,
+)
+
+
+@pytest.fixture
+def held(make_node, faults, eventually):
+    """A node with a topic whose flushes are held back, and one acks=all record that waits for its own."""
+    node = make_node()
+    client = node.client()
+    client.create("a")
+    client.produce("a", b"flushed")
+    faults.hold_flushes("/a-0/")
+    node.waiting = client.send_produce("a", b"waits", acks=-1)
+    eventually(lambda: faults.waiting, "the flush is under way")
+    return node, client
+
+
+def test_acks_1_is_answered_and_acks_all_waits_for_the_flush(held, faults, eventually):
+    node, client = held
+    assert client.produce("a", b"unflushed", acks=1).base_offset == 2
+    assert client.hears_nothing(), "acks=all was answered before the flush"
+    faults.release()
+    assert client.reply_to(node.waiting).error_code == 0
+    eventually(lambda: client.end_offset("a") == 3, "the next flush covers the rest")
+
+
+def test_a_reader_sees_only_what_is_flushed(held, faults):
+    node, client = held
+    client.produce("a", b"unflushed", acks=1)
+    state, records = client.fetch("a")
+    assert [record.value for record in records] == [b"flushed"]
+    assert (state.high_watermark, state.last_stable_offset) == (1, 1)
+    state, records = client.fetch("a", 1)
+    assert (state.error_code, records) == (0, [])
+    assert client.fetch("a", 3)[0].error_code == 0, "the log's end, where a reader of another leader might stand"
+    assert client.fetch("a", 4)[0].error_code == 1
+    assert client.end_offset("a") == 1
+    by_time = client.call(ListOffsetsRequest([PartitionTimestamp("a", 0, -3)])).partitions[0]
+    assert by_time.offset in (0, -1), "a look-up by time must not tell of unflushed records either"
+    faults.release()
+    client.reply_to(node.waiting)
+
+
+def test_a_waiting_reader_is_woken_by_the_flush_and_not_by_the_append(held, faults):
+    node, client = held
+    reader = node.client()
+    number = reader.send_fetch("a", 1, wait_ms=15_000)
+    client.produce("a", b"unflushed", acks=1)
+    assert reader.hears_nothing()
+    faults.release()
+    assert reader.reply_to(number, seconds=5).frames[0]
+    client.reply_to(node.waiting)
+
+
+def test_deletion_stops_at_the_high_watermark(held, faults):
+    from zmqbroker.transport.messages import DeleteRecordsRequest, PartitionDeletion
+
+    _, client = held
+    (result,) = client.call(DeleteRecordsRequest([PartitionDeletion("a", 0, 2)], 1000)).partitions
+    assert result.error_code == 1
+    (result,) = client.call(DeleteRecordsRequest([PartitionDeletion("a", 0, -1)], 1000)).partitions
+    assert (result.error_code, result.low_watermark) == (0, 1)
+    faults.release()
+
+
+@pytest.mark.parametrize("flush", ["os", "interval"])
+def test_other_modes_do_not_wait(make_node, faults, flush):
+    client = make_node().client()
+    client.create("a", flush=flush, flush_ms=1)
+    faults.hold_flushes("/a-0/")
+    assert client.produce("a", b"x", acks=-1).base_offset == 0
+    assert client.values("a") == [b"x"]
+    faults.release()
+
+
+def test_an_interval_flushes_in_time(make_node, eventually):
+    client = make_node().client()
+    client.create("a", flush="interval", flush_ms=20)
+    before = client.counters().get("flushes", 0)
+    client.produce("a", b"x")
+    eventually(lambda: client.counters().get("flushes", 0) > before, "the interval's flush")
+
+
+def test_switching_to_another_mode_lets_the_waiting_go(held, faults):
+    node, client = held
+    change = ResourceChange(TOPIC_RESOURCE, "a", [("flush", "os")])
+    assert client.call(AlterConfigsRequest([change])).resources[0].error_code == 0
+    assert client.reply_to(node.waiting).error_code == 0
+    assert client.values("a") == [b"flushed", b"waits"]
+    faults.release()
+
+
+def test_switching_to_ack_waits_from_then_on(make_node, faults, eventually):
+    client = make_node().client()
+    client.create("a", flush="os")
+    client.produce("a", b"0")
+    faults.hold_flushes("/a-0/")
+    client.call(AlterConfigsRequest([ResourceChange(TOPIC_RESOURCE, "a", [("flush", "ack")])]))
+    number = client.send_produce("a", b"1")
+    eventually(lambda: faults.waiting, "the flush is under way")
+    assert client.hears_nothing()
+    assert client.values("a") == [b"0"], "what was readable stays so, what is new is not yet"
+    faults.release()
+    assert client.reply_to(number).error_code == 0
+
+
+def test_after_a_crash_unflushed_records_are_read_only_when_they_are_flushed(held, faults, eventually):
+    """What recovery finds past the recovery point may stand in the page cache alone."""
+    node, client = held
+    client.produce("a", b"unflushed", acks=1)
+    node.node._reactor.call_from_thread(_crash)
+    faults.release()
+    node.wait()
+    faults.hold_flushes("/a-0/")
+    client = node.start().client()
+    seen = [record.value for record in client.fetch("a")[1]]
+    faults.release()
+    eventually(lambda: client.end_offset("a") == 3, "recovered records are flushed without a produce")
+    assert seen in ([b"flushed"], []), "an unflushed record was read"
+    assert client.values("a") == [b"flushed", b"waits", b"unflushed"]
+
+
+def _crash() -> None:
+    message = "the test ends this node"
+    raise AssertionError(message)

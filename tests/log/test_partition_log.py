@@ -1,0 +1,254 @@
+"""Appends, disk errors, flush, rolls and retention of one log."""
+
+from __future__ import annotations
+
+import dataclasses
+from errno import EIO, ENOSPC
+
+import pytest
+
+from zmqbroker.errors import (
+    CorruptMessageError,
+    DuplicateSequenceError,
+    InvalidProducerEpochError,
+    OutOfOrderSequenceError,
+    RecordListTooLargeError,
+    StorageError,
+)
+from zmqbroker.log.batch import computed_crc, read_header
+from zmqbroker.log.partition_log import PartitionLog
+from zmqbroker.settings import TopicConfig
+from zmqbroker.simulation.disk import MemoryDisk
+from zmqbroker.simulation.log_model import make_batch, read_all
+
+FOLDER = "/t-0"
+CONFIG = TopicConfig(segment_bytes=1000, index_interval_bytes=200)
+
+
+@pytest.fixture
+def disk():
+    return MemoryDisk()
+
+
+@pytest.fixture
+def log(disk):
+    return PartitionLog.open(disk, FOLDER, CONFIG, now_ms=0)
+
+
+def produced(sequence, records=1, epoch=0, **options):
+    return make_batch([1000] * records, producer_id=9, producer_epoch=epoch, sequence=sequence, **options)
+
+
+def append(log, *made, leader_epoch=0, now_ms=1000):
+    return log.append(list(made), leader_epoch=leader_epoch, now_ms=now_ms)
+
+
+def flush(log):
+    job = log.start_flush()
+    job.run()
+    log.finish_flush(job)
+
+
+def test_checks_see_what_is_staged_in_the_same_turn(log):
+    results = append(log, produced(0, 2), produced(2), produced(0, 2), produced(7), produced(3, epoch=1))
+    assert results[0] == (0, 1, -1, False)
+    assert results[1] == (2, 2, -1, False)
+    assert results[2] == (0, 1, -1, True)
+    assert isinstance(results[3], OutOfOrderSequenceError)
+    assert "expected 3" in results[3].message
+    assert "sequence 7" in results[3].message
+    assert isinstance(results[4], OutOfOrderSequenceError)
+    assert log.log_end_offset == 3
+
+
+def test_epochs_of_producers(log):
+    append(log, produced(0), produced(0, epoch=1))
+    assert isinstance(append(log, produced(1))[0], InvalidProducerEpochError)
+    assert append(log, produced(1, epoch=1))[0].base_offset == 2
+
+
+def test_a_repeat_older_than_five_batches_is_known_as_one_but_not_its_offset(log):
+    append(log, *[produced(i) for i in range(7)])
+    results = append(log, *[produced(i) for i in range(7)])
+    assert all(isinstance(r, DuplicateSequenceError) for r in results[:2])
+    assert [r.base_offset for r in results[2:]] == [2, 3, 4, 5, 6]
+    assert isinstance(append(log, produced(6, 3))[0], OutOfOrderSequenceError), "partly new: not a repeat"
+
+
+def test_sequences_wrap(log):
+    top = 2**31 - 1
+    assert [r.base_offset for r in append(log, produced(top - 1, 3), produced(1), produced(top - 1, 3))] == [0, 3, 0]
+    assert log.log_end_offset == 4
+
+
+def test_log_append_time_is_stamped_with_a_valid_crc(disk):
+    config = dataclasses.replace(CONFIG, message_timestamp_type="LogAppendTime")
+    log = PartitionLog.open(disk, FOLDER, config, now_ms=0)
+    assert append(log, make_batch([5, 6]), now_ms=777)[0].log_append_time_ms == 777
+    (batch,) = read_all(log)
+    header = read_header(batch)
+    assert (header.max_timestamp, header.attributes & 8, header.base_timestamp) == (777, 8, 5)
+    assert computed_crc(batch) == header.crc
+    assert log.offset_for_timestamp(700) == (0, 777, 0)
+
+
+def test_a_full_disk_changes_nothing(disk, log):
+    append(log, produced(0))
+    before = (log.log_end_offset, log.producers.entries(), log.epochs.entries(), log.size_bytes)
+    disk.fault = lambda op, path: raise_if(op == "append", ENOSPC, path)
+    results = append(log, produced(1), produced(1), produced(9), leader_epoch=4)
+    assert [type(r) for r in results] == [StorageError] * 3
+    assert FOLDER in results[0].message
+    assert "injected" in results[0].message
+    assert (log.log_end_offset, log.producers.entries(), log.epochs.entries(), log.size_bytes) == before
+    disk.fault = None
+    assert append(log, produced(1))[0].base_offset == 1
+
+
+def raise_if(condition, code, path):
+    if condition:
+        raise OSError(code, "injected", path)
+
+
+def test_what_was_written_before_a_failing_segment_stays(disk, log):
+    made = [produced(i, value_bytes=300) for i in range(5)]
+    left = [1]
+
+    def fault(operation, path):
+        if operation == "append":
+            left[0] -= 1
+            raise_if(left[0] < 0, ENOSPC, path)
+
+    disk.fault = fault
+    results = append(log, *made)
+    assert [getattr(r, "base_offset", None) for r in results] == [0, 1, None, None, None]
+    disk.fault = None
+    assert [r.base_offset for r in append(log, *made)] == [0, 1, 2, 3, 4]
+    assert [r.duplicate for r in append(log, *made)] == [True] * 5
+
+
+def test_a_roll_that_fails_is_tried_again(disk, log):
+    append(log, produced(0, value_bytes=800))
+    disk.fail_once("open", ".log")
+    assert isinstance(append(log, produced(1, value_bytes=800))[0], StorageError)
+    assert append(log, produced(1, value_bytes=800))[0].base_offset == 1
+    assert log.segments_count == 2
+
+
+def test_a_batch_larger_than_a_segment_is_refused_alone(log):
+    results = append(log, produced(0, value_bytes=2000), produced(0))
+    assert isinstance(results[0], RecordListTooLargeError)
+    assert "1000" in results[0].message
+    assert results[1].base_offset == 0
+
+
+def test_a_failed_flush_ends_appends(disk, log):
+    append(log, produced(0))
+    job = log.start_flush()
+    disk.fail_once("flush", code=EIO)
+    with pytest.raises(OSError, match="injected"):
+        job.run()
+    log.fail("the flush failed: injected")
+    assert log.start_flush() is None
+    assert log.recovery_point == 0
+    assert "flush failed" in append(log, produced(1))[0].message
+    assert len(read_all(log)) == 1
+    log.close()
+
+
+def test_flush_jobs_overlap(log):
+    append(log, *[produced(i, value_bytes=300) for i in range(4)])
+    first = log.start_flush()
+    append(log, produced(4))
+    second = log.start_flush()
+    second.run()
+    log.finish_flush(second)
+    assert log.recovery_point == 5
+    first.run()
+    log.finish_flush(first)
+    assert log.recovery_point == 5
+    assert log.start_flush() is None
+
+
+def test_truncation_lowers_a_flush_under_way(log):
+    append(log, *[produced(i) for i in range(4)])
+    job = log.start_flush()
+    log.truncate_to(2)
+    append(log, make_batch([1] * 5), leader_epoch=3)
+    job.run()
+    log.finish_flush(job)
+    assert log.recovery_point == 2
+
+
+def test_rolls_by_age_of_the_first_record(disk):
+    config = dataclasses.replace(CONFIG, segment_ms=100, segment_bytes=10_000)
+    log = PartitionLog.open(disk, FOLDER, config, now_ms=0)
+    append(log, make_batch([1000]), make_batch([1100]), make_batch([1101]))
+    assert log._bases == [0, 2]
+    assert not log.roll_if_old(1201)
+    assert log.roll_if_old(1202)
+    assert not log.roll_if_old(9999), "an empty segment has no age"
+
+
+def test_retention_by_time_and_size_stops_at_the_high_watermark(disk, log):
+    for i in range(6):
+        append(log, make_batch([1000 + i], value_bytes=800))
+    assert log.segments_count == 6
+    log.reconfigure(dataclasses.replace(CONFIG, retention_ms=100, retention_bytes=-1))
+    assert log.apply_retention(1102, 6) == 2
+    assert log.log_start_offset == 2
+    assert log.apply_retention(9999, 3) == 1
+    log.reconfigure(dataclasses.replace(CONFIG, retention_ms=-1, retention_bytes=2000))
+    assert log.apply_retention(9999, 6) == 1
+    assert log.log_start_offset == 4
+    log.reconfigure(dataclasses.replace(CONFIG, retention_ms=100, retention_bytes=-1))
+    assert log.apply_retention(9999, 6) == 2
+    assert (log.log_start_offset, log.log_end_offset, log.segments_count) == (6, 6, 1)
+    assert [name for name in disk.list(FOLDER) if name.endswith(".log")] == ["00000000000000000006.log"]
+
+
+def test_a_follower_refuses_what_does_not_fit_and_appends_none_of_it(log):
+    other = PartitionLog.open(MemoryDisk(), FOLDER, CONFIG, now_ms=0)
+    append(other, *[produced(i) for i in range(4)])
+    data = other.read(0, 10_000)
+    batches = read_all(other)
+    spoiled = bytearray(data)
+    spoiled[-1] ^= 1
+    for bad in (bytes(spoiled), data[:-1], batches[1], batches[0] + batches[2]):
+        with pytest.raises(CorruptMessageError):
+            log.append_as_follower(bad)
+        assert log.log_end_offset == 0
+    assert log.append_as_follower(data) == 4
+    assert log.producers.entries() == other.producers.entries()
+    assert read_all(log) == batches
+
+
+def test_a_follower_may_start_within_a_batch(log):
+    other = PartitionLog.open(MemoryDisk(), FOLDER, CONFIG, now_ms=0)
+    append(other, make_batch([1] * 10), make_batch([2]))
+    other.delete_records_before(4)
+    log.truncate_and_start_at(4)
+    assert log.append_as_follower(other.read(4, 10_000)) == 11
+    assert log.log_start_offset == 4
+
+
+def test_epoch_ends(log):
+    append(log, make_batch([1] * 3), leader_epoch=2)
+    append(log, make_batch([1] * 3), leader_epoch=5)
+    assert log.epoch_end_offset(1) == (-1, -1)
+    assert log.epoch_end_offset(2) == (2, 3)
+    assert log.epoch_end_offset(4) == (2, 3)
+    assert log.epoch_end_offset(9) == (5, 6)
+
+
+def test_producers_expire_by_when_they_were_seen(log):
+    append(log, produced(0), now_ms=5000)
+    assert log.expire_producers(6000, 1000) == 0
+    assert log.expire_producers(6001, 1000) == 1
+    assert append(log, produced(44))[0].base_offset == 1, "without state any sequence begins"
+
+
+def test_a_closed_log_is_flushed(disk, log):
+    append(log, produced(0))
+    log.close()
+    assert log.recovery_point == 1

@@ -1,0 +1,268 @@
+"""What a crash tore is cut off; what was flushed and is wrong is damage; what can be rebuilt is."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from zmqbroker.errors import CorruptMessageError, OffsetOutOfRangeError, StorageError
+from zmqbroker.log.batch import read_header
+from zmqbroker.log.inspect import dump, verify
+from zmqbroker.log.partition_log import PartitionLog
+from zmqbroker.settings import TopicConfig
+from zmqbroker.simulation.disk import MemoryDisk
+from zmqbroker.simulation.log_model import make_batch, read_all, split_batches
+
+FOLDER = "/t-0"
+CONFIG = TopicConfig(segment_bytes=2000, index_interval_bytes=200)
+
+
+def open_log(disk, config=CONFIG, **options):
+    return PartitionLog.open(disk, FOLDER, config, now_ms=1000, **options)
+
+
+def fill(log, count=40, records=2, first_sequence=0):
+    for i in range(count):
+        made = make_batch(
+            [1000 + i] * records, producer_id=5, producer_epoch=0, sequence=first_sequence + i * records, value_bytes=20
+        )
+        (result,) = log.append([made], leader_epoch=i // 15, now_ms=1000)
+        assert result.base_offset == log.log_end_offset - records
+    return log
+
+
+@pytest.fixture
+def disk():
+    return MemoryDisk()
+
+
+def last_segment(log):
+    return log._segments[-1]
+
+
+def state(log):
+    indexes = [(s.offset_index.entries(), s.max_timestamp) for s in log._segments]
+    return log.log_end_offset, log.epochs.entries(), log.producers.entries(), indexes, read_all(log)
+
+
+def test_clean_reopen_scans_nothing_and_has_the_same_state(disk):
+    log = fill(open_log(disk))
+    before = state(log)
+    log.close()
+    again = open_log(disk, clean=True, recovery_point=80)
+    assert (again.recovery.scanned_bytes, again.recovery.truncated_bytes, again.recovery.rebuilt) == (0, 0, [])
+    assert state(again) == before
+    assert again.recovery_point == 80
+
+
+def test_after_a_crash_only_what_lies_past_the_recovery_point_is_scanned(disk):
+    log = fill(open_log(disk))
+    job = log.start_flush()
+    job.run()
+    log.finish_flush(job)
+    log.checkpoint()
+    before = log.size_bytes
+    fill(log, 3, first_sequence=80)
+    expected = state(log)
+    again = open_log(disk, recovery_point=80)
+    assert again.recovery.scanned_bytes == log.size_bytes - before
+    assert state(again) == expected
+
+
+def test_torn_tail_at_every_byte(disk):
+    log = fill(open_log(disk), 12)
+    segment = last_segment(log)
+    batches = read_all(log)
+    path, size, base = segment.path, segment.size, segment.base_offset
+    first = read_header(batches[-1])
+    log.close()
+    content = disk.read_file(path)
+    for cut in range(size):
+        disk.replace_file(path, content[:cut])
+        again = open_log(disk, recovery_point=base)
+        assert again.damage is None
+        kept = read_all(again)
+        assert kept == batches[: len(kept)]
+        assert again.recovery.truncated_bytes == cut - last_segment(again).size
+        assert (again.recovery.reasons != []) == (again.recovery.truncated_bytes > 0)
+        assert (again.append([make_batch([1])], leader_epoch=9, now_ms=1)[0]).base_offset == again.log_end_offset - 1
+    assert first.last_offset == 23
+
+
+def test_a_flipped_bit_past_the_recovery_point_is_torn(disk):
+    log = fill(open_log(disk), 30)
+    segment = log._segments[1]
+    log.close()
+    disk.flip_bit(segment.path, 100)
+    again = open_log(disk, recovery_point=segment.base_offset)
+    assert again.damage is None
+    assert again.log_end_offset == segment.base_offset
+    assert again.segments_count == 2
+    assert again.recovery.truncated_bytes > segment.size
+    assert "CRC" in again.recovery.reasons[0]
+    assert fill(again, 1, first_sequence=again.log_end_offset).log_end_offset == segment.base_offset + 2
+
+
+def test_a_flipped_bit_in_a_flushed_header_is_damage_served_up_to_it(disk):
+    log = fill(open_log(disk), 30)
+    batches = read_all(log)
+    segment = log._segments[1]
+    log.close()
+    bad = next(b for b in dump(disk, segment.path) if b.position > 300)
+    disk.flip_bit(segment.path, bad.position + 7, 2)  # the base offset, which the CRC leaves out
+    again = open_log(disk, recovery_point=60, clean=True)
+    good = []
+    offset = 0
+    with pytest.raises(CorruptMessageError, match=rf"offset {bad.base_offset} \({segment.path}, position {bad.position}"):
+        while True:
+            good += split_batches(again.read(offset, 500))
+            offset = read_header(good[-1]).next_offset
+    assert good == [b for b in batches if read_header(b).base_offset < bad.base_offset]
+    assert again.damage.offset == bad.base_offset
+    assert again.log_end_offset == 60
+    refused = again.append([make_batch([1])], leader_epoch=9, now_ms=1)[0]
+    assert isinstance(refused, StorageError)
+    assert str(bad.base_offset) in refused.message
+    with pytest.raises(StorageError, match="damaged"):
+        again.append_as_follower(batches[0])
+    assert disk.size(segment.path) == segment.size, "nothing was cut"
+    again.truncate_to(again.damage.offset)
+    assert again.damage is None
+    assert again.append_as_follower(b"".join(batches[len(good) :])) == 60
+    assert read_all(again) == batches
+
+
+def test_a_log_that_is_shorter_than_what_was_flushed_is_damaged(disk):
+    log = fill(open_log(disk), 10)
+    log.close()
+    again = open_log(disk, recovery_point=25)
+    assert again.damage.offset == 20
+    assert "25" in again.damage.reason
+    with pytest.raises(CorruptMessageError):
+        again.read(20, 100)
+    assert open_log(MemoryDisk(), recovery_point=7).damage.offset == 0
+
+
+def test_without_a_recovery_point_damage_in_the_middle_is_not_taken_for_a_torn_tail(disk):
+    log = fill(open_log(disk), 30)
+    middle, last = log._segments[1], last_segment(log)
+    log.close()
+    flipped = next(b for b in dump(disk, last.path) if b.position > 100)
+    disk.flip_bit(last.path, flipped.position + 80)
+    again = open_log(disk, recovery_point=None)
+    assert again.damage.offset == flipped.base_offset
+    disk.flip_bit(middle.path, 8)  # a length
+    assert open_log(disk, recovery_point=None).damage.offset == middle.base_offset
+
+
+def test_without_a_recovery_point_a_torn_tail_is_still_cut(disk):
+    log = fill(open_log(disk), 30)
+    last = last_segment(log)
+    log.close()
+    content = disk.read_file(last.path)
+    disk.replace_file(last.path, content[:-10])
+    again = open_log(disk, recovery_point=None)
+    assert again.damage is None
+    assert again.log_end_offset == 58
+
+
+def spoil_missing(data):
+    return None
+
+
+def spoil_empty(data):
+    return b""
+
+
+def spoil_short(data):
+    return data[: len(data) // 2]
+
+
+def spoil_odd(data):
+    return data[:-3]
+
+
+def spoil_zero(data):
+    return bytes(len(data))
+
+
+def spoil_noise(data):
+    return Random(1).randbytes(len(data))
+
+
+def spoil_bit(data):
+    return bytes([*data[:-1], data[-1] ^ 4]) if data else data
+
+
+SPOILS = [spoil_missing, spoil_empty, spoil_short, spoil_odd, spoil_zero, spoil_noise, spoil_bit]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("spoil", SPOILS)
+@pytest.mark.parametrize("suffix", [".index", ".timeindex", ".snapshot", "leader-epoch-checkpoint"])
+def test_spoiled_metadata_is_rebuilt(disk, suffix, spoil, clean):
+    log = fill(open_log(disk))
+    before = state(log)
+    found = [log.offset_for_timestamp(1000 + i) for i in range(41)]
+    log.close()
+    for name in disk.list(FOLDER):
+        if name.endswith(suffix):
+            path = f"{FOLDER}/{name}"
+            data = spoil(disk.read_file(path))
+            disk.remove(path)
+            if data is not None:
+                disk.replace_file(path, data)
+    again = open_log(disk, recovery_point=70, clean=clean)
+    assert [again.offset_for_timestamp(1000 + i) for i in range(41)] == found
+    assert again.damage is None
+    if suffix != "leader-epoch-checkpoint" or spoil is not spoil_bit:
+        assert state(again) == before
+    again.truncate_to(33)
+    assert again.log_end_offset == 32
+    assert read_all(again) == before[4][:16]
+
+
+def test_left_over_files_are_removed(disk):
+    log = fill(open_log(disk))
+    log.close()
+    leftovers = [
+        "00000000000000000000.log.deleted", "x.cleaned", "y.swap", "z.tmp", "00000000000000000999.index"
+    ]
+    for name in leftovers:
+        disk.replace_file(f"{FOLDER}/{name}", b"rubbish")
+    again = open_log(disk, clean=True, recovery_point=80)
+    assert not set(leftovers) & set(disk.list(FOLDER))
+    assert len(again.recovery.removed) == len(leftovers)
+
+
+def test_verify_and_dump(disk):
+    log = fill(open_log(disk))
+    log.close()
+    findings = list(verify(disk, FOLDER))
+    assert [f.problem for f in findings] == [""] * log.segments_count
+    assert findings[-1].next_offset == 80
+    assert sum(f.batches for f in findings) == 40
+    infos = list(dump(disk, FOLDER))
+    assert [i.base_offset for i in infos] == list(range(0, 80, 2))
+    assert all(i.crc_valid for i in infos)
+    disk.flip_bit(infos[-1].path, infos[-1].position + 70)
+    assert [i.crc_valid for i in dump(disk, infos[-1].path)][-1] is False
+    assert f"at offset {infos[-1].base_offset}" in list(verify(disk, FOLDER))[-1].problem
+
+
+def test_reads_outside_of_the_log_name_both_ends(disk):
+    log = fill(open_log(disk), 3)
+    with pytest.raises(OffsetOutOfRangeError, match="offset 7 .* 0 to 6"):
+        log.read(7, 100)
+    with pytest.raises(OffsetOutOfRangeError):
+        log.read(-1, 100)
+    assert log.read(6, 100) == b""
+
+
+def test_a_batch_larger_than_max_bytes_is_read_whole(disk):
+    log = open_log(disk)
+    made = make_batch([1], value_bytes=1500)
+    log.append([made], leader_epoch=0, now_ms=0)
+    assert len(log.read(0, 1)) == made[0].size
+    assert len(log.read(0, 100)) == made[0].size
