@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .version import VERSION as __version__
+from .version import VERSION
 
 if TYPE_CHECKING:
     from . import errors
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .client.consumer import Consumer
     from .client.producer import Producer
     from .client.types import ConsumerRecord, RecordMetadata, TopicPartition
+
+__version__ = VERSION
 
 __all__ = [
     "Admin",

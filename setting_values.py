@@ -59,6 +59,10 @@ def dotted(name: str) -> str:
     return name.strip().replace("_", ".")
 
 
+_NUMBER_LENGTH_MAX = 100
+"""Far more than any limit has; Python itself refuses to read some thousands of digits."""
+
+
 def value_text(value: Value) -> str:
     """Write a value as Kafka does: numbers without unit, booleans in lower case."""
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -95,6 +99,9 @@ def _parse_number(setting: Setting, name: str, text: str) -> int:
     found = _NUMBER.fullmatch(text)
     if found is None:
         message = f"{name} is {text!r}, which is no number{' with a unit' if setting.unit else ''}"
+        raise ConfigError(message)
+    if len(text) > _NUMBER_LENGTH_MAX:
+        message = f"{name} is a number of {len(text)} characters, and at most {_NUMBER_LENGTH_MAX} are read"
         raise ConfigError(message)
     whole, fraction, unit = found.groups()
     factor = 1

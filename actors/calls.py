@@ -21,7 +21,7 @@ from .context import partition_address
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..transport.messages import Body, Request
+    from ..transport.message_base import Body, Request
     from .context import NodeContext
     from .quotas import Direction
     from .session import ClientSession

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..errors import BrokerError
     from ..quorum.image import MetadataImage, PartitionImage
     from ..settings import TopicConfig
-    from ..transport.messages import Body, Request
+    from ..transport.message_base import Body, Request
 
     Ref = pykka.ActorRef[Any]
 

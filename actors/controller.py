@@ -16,21 +16,20 @@ from ..errors import BrokerError, StorageError, UnsupportedVersionError
 from ..quorum import decisions
 from ..quorum.decisions import Decision
 from ..quorum.records import RegisterNode
+from ..transport.config_messages import AlterConfigsRequest
 from ..transport.messages import (
-    AlterConfigsRequest,
-    Body,
     CreatePartitionsRequest,
     CreateTopicsRequest,
     DeleteTopicsRequest,
     InitProducerIdReply,
     InitProducerIdRequest,
-    Request,
 )
 from .actor import ReactorActor
 from .commands import Answer, ControllerCall, ImageCommitted, Refusal
 from .context import METADATA_KEEPER
 
 if TYPE_CHECKING:
+    from ..transport.message_base import Body, Request
     from ..log.flush import FlushJob
     from ..quorum.image import MetadataImage
     from ..quorum.records import MetadataRecord

@@ -16,7 +16,7 @@ from .commands import Answer, Read, Refusal, StopWatching, Watch
 from .context import partition_address
 
 if TYPE_CHECKING:
-    from ..transport.messages import Request
+    from ..transport.message_base import Request
     from .quotas import Direction
     from .session import ClientSession
 

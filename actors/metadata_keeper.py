@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..transport.messages import TOPIC_RESOURCE
+from ..transport.config_messages import TOPIC_RESOURCE
 from .actor import ReactorActor
 from .commands import AllStarted, ImageCommitted, Reconfigure, Retire, Retired
 from .context import partition_address
@@ -65,9 +65,10 @@ class MetadataKeeper(ReactorActor):
             new = type(new)(new.end_offset, new.nodes, gone, new.configs, new.next_producer_id)
         self.context.image = new
         for name, topic in new.topics.items():
-            before = old.topics.get(name)
-            same = before is not None and before.topic_id == topic.topic_id
-            self._change_topic(topic, before if same else None, old, new)
+            known = old.topics.get(name)
+            if known is not None and known.topic_id != topic.topic_id:
+                known = None
+            self._change_topic(topic, known, old, new)
         if not old.nodes:
             self.actor_ref.tell(AllStarted())
 

@@ -15,7 +15,7 @@ from ..log.staging import Appended
 from ..quorum import records
 from ..quorum.image import METADATA_TOPIC, MetadataImage, apply
 from ..settings import TopicConfig
-from ..transport.messages import TOPIC_RESOURCE
+from ..transport.config_messages import TOPIC_RESOURCE
 
 if TYPE_CHECKING:
     from ..log.data_folder import DataFolder

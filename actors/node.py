@@ -73,12 +73,16 @@ class Node:
     def run(self) -> None:
         """Start, serve until stopped, and stop."""
         config = self._config
-        folder = DataFolder.open(RealDisk(), config.data_dir, node_id=config.node_id, make_cluster_id=new_cluster_id)
-        self._clean = folder.was_clean  # and stays so, if the start is refused before anything is written
         try:
-            self._serve(folder)
+            folder = DataFolder.open(
+                self._disk, config.data_dir, node_id=config.node_id, make_cluster_id=new_cluster_id
+            )
+            self._clean = folder.was_clean  # and stays so, if the start is refused before anything is written
+            try:
+                self._serve(folder)
+            finally:
+                folder.close(clean=self._clean)
         finally:
-            folder.close(clean=self._clean)
             self._poller.close()
 
     def _serve(self, folder: DataFolder) -> None:

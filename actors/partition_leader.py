@@ -23,13 +23,12 @@ from ..errors import (
 )
 from ..log.staging import Appended
 from ..log.validation import check_batch
+from ..transport.config_messages import TOPIC_RESOURCE
 from ..transport.messages import (
     ACKS_ALL,
     EARLIEST,
     LATEST,
     MAX_TIMESTAMP,
-    TOPIC_RESOURCE,
-    Body,
     PartitionDeleted,
     PartitionDirInfo,
     PartitionEpochEnd,
@@ -59,6 +58,7 @@ from .commands import (
 )
 
 if TYPE_CHECKING:
+    from ..transport.message_base import Body
     from collections.abc import Callable
 
     from ..log.batch import BatchHeader
@@ -231,14 +231,15 @@ class PartitionLeader(ReactorActor):
         assert len(results) == len(self._staged), f"{self.name}: {len(self._staged)} had {len(results)} results"
         appended = 0
         for result in results:
-            command, header = self._staged.popleft()
-            if not isinstance(result, Appended):
+            command, header = self._staged[0]
+            if isinstance(result, Appended):
+                appended += not result.duplicate
+                if not result.duplicate:
+                    self.context.counters["records-appended"] += header.records_count
+                self._appended(command, result, log)
+            else:
                 self._refuse(command, result)
-                continue
-            appended += not result.duplicate
-            if not result.duplicate:
-                self.context.counters["records-appended"] += header.records_count
-            self._appended(command, result, log)
+            self._staged.popleft()
         if appended:
             self.context.counters["batches-appended"] += appended
             self._after_append(log)

@@ -8,21 +8,24 @@ from ..errors import InvalidRequestError, InvalidRequiredAcksError, InvalidTopic
 from ..quorum.decisions import check_topic_name
 from ..setting_values import value_text
 from ..settings import broker_entries, topic_entries
-from ..transport.messages import (
-    ACKS_ALL,
+from ..transport.config_messages import (
     BROKER_RESOURCE,
     CLIENT_RESOURCE,
     TOPIC_RESOURCE,
     AlterConfigsRequest,
-    BrokerInfo,
     ConfigValue,
+    DescribeConfigsReply,
+    DescribeConfigsRequest,
+    ResourceConfigs,
+)
+from ..transport.messages import (
+    ACKS_ALL,
+    BrokerInfo,
     CreatePartitionsRequest,
     CreateTopicsRequest,
     DeleteRecordsReply,
     DeleteRecordsRequest,
     DeleteTopicsRequest,
-    DescribeConfigsReply,
-    DescribeConfigsRequest,
     DescribeLogDirsReply,
     DescribeLogDirsRequest,
     FetchRequest,
@@ -45,8 +48,6 @@ from ..transport.messages import (
     PartitionProduced,
     ProduceReply,
     ProduceRequest,
-    Request,
-    ResourceConfigs,
     TopicInfo,
     TopicsReply,
 )
@@ -57,6 +58,7 @@ from .context import CONTROLLER, partition_address
 from .fetch_call import FetchCall
 
 if TYPE_CHECKING:
+    from ..transport.message_base import Request
     from collections.abc import Callable
 
     from ..errors import BrokerError

@@ -18,6 +18,7 @@ from ..errors import (
     InvalidRequestError,
     UnknownServerError,
 )
+from ..transport.config_messages import CLIENT_RESOURCE
 from ..transport.envelope import (
     MalformedEnvelopeError,
     decode_request,
@@ -26,17 +27,8 @@ from ..transport.envelope import (
     readable_header,
     split_request,
 )
-from ..transport.messages import (
-    CLIENT_RESOURCE,
-    PROTOCOL_VERSION,
-    REQUESTS,
-    ApiRange,
-    ApiVersionsReply,
-    ApiVersionsRequest,
-    Body,
-    CloseRequest,
-    Request,
-)
+from ..transport.message_base import PROTOCOL_VERSION, Body, Request
+from ..transport.messages import REQUESTS, ApiRange, ApiVersionsReply, ApiVersionsRequest, CloseRequest
 from ..transport.network import SendResult
 from .actor import ReactorActor
 from .commands import Answer, Drain, Frames, Readable, Refusal
@@ -44,7 +36,7 @@ from .requests import open_call
 
 if TYPE_CHECKING:
     from ..quorum.image import MetadataImage
-    from ..transport.messages import Body, Request
+    from ..transport.message_base import Body, Request
     from ..transport.network import Listener
     from .calls import Call
     from .context import NodeContext
@@ -71,6 +63,7 @@ class ClientSession(ReactorActor):
         self._calls: dict[Call, None] = {}
         self._calls_bytes = 0
         self._parked: deque[list[bytes]] = deque()
+        self._beginning = False
         self._outbox: deque[list[bytes]] = deque()
         self._outbox_timer: Timer | None = None
         self._muted_until_ms = 0.0
@@ -127,9 +120,16 @@ class ClientSession(ReactorActor):
         )
 
     def _begin_parked(self) -> None:
-        while self._parked and self._may_begin():
-            frames = self._parked.popleft()
-            self._begin(frames, sum(map(len, frames)))
+        """Begin what may begin. A request that is answered at once comes back here, and begins no other inside."""
+        if self._beginning:
+            return
+        self._beginning = True
+        try:
+            while self._parked and self._may_begin():
+                frames = self._parked.popleft()
+                self._begin(frames, sum(map(len, frames)))
+        finally:
+            self._beginning = False
 
     def _begin(self, frames: list[bytes], size: int) -> None:
         counters = self.context.counters

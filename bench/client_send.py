@@ -1,8 +1,8 @@
 """What `Producer.send` and its relatives cost the calling thread, stage by stage, with nothing at the other end.
 
 Figures are nanoseconds a record of 100 bytes, the best of several rounds. "append" is `send` into a batch that never
-fills; "with batches" closes, encodes and counts batches as a real run does, and discards them; the calibration line says
-how fast this machine is at the moment: compare ratios, not runs.
+fills; "with batches" closes, encodes and counts batches as a real run does, and discards them. The calibration lines
+say how fast this machine is at the moment: compare ratios, not runs.
 """
 
 import time
@@ -93,10 +93,10 @@ def main() -> None:
     print(f"{'calibration: an empty loop':40} {best(nothing):7.0f}")
     print(f"{'calibration: a tuple with the time':40} {best(tuples):7.0f}")
 
-    def send(producer: Producer, key: bytes | None = None) -> None:
+    def send(producer: Producer) -> None:
         send_one = producer.send
         for _ in range(RECORDS):
-            send_one("t", VALUE, key)
+            send_one("t", VALUE)
 
     def send_keyed(producer: Producer) -> None:
         send_one = producer.send
@@ -109,10 +109,8 @@ def main() -> None:
     producer.send("t", VALUE, partition=0)
     producer.send("t", VALUE)
     producer.send("t", VALUE)
-    for label, key in (("send: append", None),):
-        print(f"{label:40} {best(lambda: send(producer, key)):7.0f}")
+    print(f"{'send: append':40} {best(lambda: send(producer)):7.0f}")
 
-    real = make(NullConnection(), acks=1)
     # A null broker answers before Nagle could gather: linger makes the batches that a real run has.
     real = make(NullConnection(), acks=1, linger_ms=1000)
     print(f"{'send: with batches':40} {best(lambda: send(real)):7.0f}")

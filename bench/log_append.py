@@ -21,6 +21,7 @@ BYTES_MAX = 4 << 30
 
 
 def measure_append(folder: str, name: str, records: int, turn: int, seconds: float) -> PartitionLog:
+    """Append the same batch again and again; returns the log."""
     config = TopicConfig(segment_bytes=256 << 20)
     log = PartitionLog.open(RealDisk(), f"{folder}/{name}", config, now_ms=0)
     made = make_batch([1000] * records, value_bytes=100)
@@ -66,6 +67,7 @@ BATCH_SIZE = make_batch([1000] * BATCH_RECORDS, value_bytes=100)[0].size
 
 
 def main() -> None:
+    """Print the figures."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
     folder = tempfile.mkdtemp(prefix="zmqbroker-bench-")
     try:

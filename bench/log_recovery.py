@@ -22,6 +22,7 @@ GIGABYTES_MAX = 8
 
 
 def main() -> None:
+    """Print the figures."""
     gigabytes = min(float(sys.argv[1]) if len(sys.argv) > 1 else 2.0, GIGABYTES_MAX)
     folder = tempfile.mkdtemp(prefix="zmqbroker-bench-")
     config = TopicConfig(segment_bytes=1 << 30)

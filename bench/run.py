@@ -106,7 +106,8 @@ def _say(text: str) -> None:
 
 
 def _end_by_signal(number: int, _frame: object) -> NoReturn:
-    """Leave through every `finally`, so that processes and folders go."""
+    """Leave through every `finally`, so that processes and folders go; a second signal does not disturb that."""
+    signal.signal(number, signal.SIG_IGN)
     if number == signal.SIGALRM:
         sys.exit(f"the run did not end within {LIMIT_SECONDS} s")
     sys.exit(128 + number)
@@ -116,8 +117,8 @@ def main() -> int:
     """Measure and print; exit code 1 if a row failed, 130 after Ctrl-C."""
     args = parse()
     rows = chosen(args.rows)
-    signal.signal(signal.SIGTERM, _end_by_signal)
-    signal.signal(signal.SIGALRM, _end_by_signal)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _end_by_signal)
     signal.alarm(LIMIT_SECONDS)
     begun = time.monotonic()
     with ExitStack() as closing:
@@ -133,12 +134,7 @@ def main() -> int:
             return broker
 
         about = surroundings(folder, rounds=args.rounds, is_quick=args.quick, settings=args.set)
-        try:
-            outcomes = measure(rows, Bench(folder, closing, args.quick, make_broker), args.rounds)
-        except KeyboardInterrupt:
-            _say("")
-            print("interrupted", file=sys.stderr)
-            return 130
+        outcomes = measure(rows, Bench(folder, closing, args.quick, make_broker), args.rounds)
     about["seconds"] = f"{time.monotonic() - begun:.0f}"
     print(json.dumps(as_json(about, outcomes), indent=2) if args.format == "json" else as_table(about, outcomes))
     return 1 if any(outcome.is_failed for outcome in outcomes) else 0

@@ -38,8 +38,8 @@ class ProducerBatch:
 
     __slots__ = (
         "attempts", "base_offset", "base_sequence", "callbacks", "count", "deadline", "done", "encoded", "error",
-        "identity", "io", "last_error", "limit", "log_append_time_ms", "looked", "looked_count", "number", "opened", "parts", "queue",
-        "records", "size", "timestamps", "urgent",
+        "identity", "io", "last_error", "limit", "log_append_time_ms", "looked", "looked_count", "number", "opened",
+        "parts", "queue", "records", "size", "timestamps", "urgent",
     )  # fmt: skip
 
     def __init__(self, io: ClientIO, queue: PartitionQueue, limit: int, now: float, deadline: float) -> None:
@@ -184,8 +184,8 @@ class PartitionQueue:
     """The batches of one partition, and where its sequence numbers are."""
 
     __slots__ = (
-        "closed_at", "closed_count", "identity", "in_flight", "last_acked", "needs_identity", "next_sequence", "not_before", "open",
-        "partition", "rate", "ready", "retry", "topic", "unresolved",
+        "closed_at", "closed_count", "identity", "in_flight", "last_acked", "needs_identity", "next_sequence",
+        "not_before", "open", "partition", "rate", "ready", "retry", "topic", "unresolved",
     )  # fmt: skip
 
     def __init__(self, topic: str, partition: int) -> None:

@@ -64,7 +64,7 @@ class Admin:
     """Asks brokers and changes what they hold. May be used by several threads at once.
 
     Nothing is connected before the first call. Every call raises the broker's error by its type if it is not retriable
-    or still there after default_api_timeout_ms; a call about several things does all it can, then raises the first error.
+    or still there after default_api_timeout_ms; a call about several things does what it can and raises the first.
     """
 
     def __init__(self, **settings: Unpack[AdminSettings]) -> None:
@@ -110,7 +110,7 @@ class Admin:
     def alter_client_quotas(
         self, client_id: str, *, producer_byte_rate: int | None = None, consumer_byte_rate: int | None = None
     ) -> None:
-        """Limit the clients of a client id ("": those without quotas of their own), in bytes a second; None: no limit."""
+        """Limit the clients of a client id ("": those without quotas of their own); bytes a second, None: no limit."""
         self._io.run(
             self._calls.alter_configs(
                 quota_change(client_id, producer_byte_rate, consumer_byte_rate), validate_only=False

@@ -6,6 +6,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import BrokerError, NetworkError, ZmqBrokerError, error_for
 from ..transport import messages as m
+from ..transport.config_messages import (
+    BROKER_RESOURCE,
+    AlterConfigsReply,
+    AlterConfigsRequest,
+    DescribeConfigsReply,
+    DescribeConfigsRequest,
+    Resource,
+    ResourceChange,
+)
+from ..transport.message_base import Body, Request
 from .admin_types import (
     ClusterDescription,
     ConfigEntry,
@@ -29,7 +39,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .io import ClientIO, Flow
 
-B = TypeVar("B", bound=m.Body)
+B = TypeVar("B", bound=Body)
 
 
 class AdminCalls:
@@ -98,8 +108,8 @@ class AdminCalls:
         """Settings of resources."""
         found: dict[ConfigResource, dict[str, ConfigEntry]] = {}
         for node_id, group in _by_node(resources).items():
-            request = m.DescribeConfigsRequest([m.Resource(resource.type, resource.name) for resource in group])
-            reply = yield from self._ask(request, m.DescribeConfigsReply, node_id=node_id)
+            request = DescribeConfigsRequest([Resource(resource.type, resource.name) for resource in group])
+            reply = yield from self._ask(request, DescribeConfigsReply, node_id=node_id)
             _raise_first(reply.resources, "name")
             for result in reply.resources:
                 entries = {c.name: ConfigEntry(c.name, c.value, c.source, c.doc) for c in result.configs}
@@ -112,16 +122,16 @@ class AdminCalls:
         """Change settings."""
         for node_id, group in _by_node(changes).items():
             entries = [
-                m.ResourceChange(
+                ResourceChange(
                     resource.type,
                     resource.name,
                     [(name, None if value is None else str(value)) for name, value in changes[resource].items()],
                 )
                 for resource in group
             ]
-            request = m.AlterConfigsRequest(entries, validate_only)
+            request = AlterConfigsRequest(entries, validate_only)
             controller = node_id is None
-            reply = yield from self._ask(request, m.AlterConfigsReply, node_id=node_id, controller=controller)
+            reply = yield from self._ask(request, AlterConfigsReply, node_id=node_id, controller=controller)
             _raise_first(reply.resources, "name")
 
     # ---- records
@@ -206,7 +216,7 @@ class AdminCalls:
         return max(0.001, min(deadline - io.now(), io.options.request_timeout_ms / 1000))
 
     def _ask(
-        self, request: m.Request, reply: type[B], *, node_id: int | None = None, controller: bool = False
+        self, request: Request, reply: type[B], *, node_id: int | None = None, controller: bool = False
     ) -> Flow[B]:
         """Ask one node, or any, and ask again while the error is one that passes."""
         io = self._io
@@ -264,7 +274,7 @@ def _by_node(resources: Iterable[ConfigResource]) -> dict[int | None, list[Confi
     """A node's own settings are asked of that node, all others of any."""
     groups: dict[int | None, list[ConfigResource]] = {}
     for resource in resources:
-        is_node = resource.type == m.BROKER_RESOURCE and resource.name.isdecimal()
+        is_node = resource.type == BROKER_RESOURCE and resource.name.isdecimal()
         groups.setdefault(int(resource.name) if is_node else None, []).append(resource)
     return groups
 

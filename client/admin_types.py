@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..transport.messages import BROKER_RESOURCE, CLIENT_RESOURCE, TOPIC_RESOURCE
+from ..transport.config_messages import BROKER_RESOURCE, CLIENT_RESOURCE, TOPIC_RESOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

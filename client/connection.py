@@ -5,8 +5,9 @@
       |                  `---------- failure -----+------------------------'
       `-- back-off over and nothing to send -- WAITING (back-off)
 
-A failure fails every request that was under way or queued, at once: whether to try again is for the callers to say. A
-request that is submitted during the back-off waits for the next attempt. All methods are called under the client's lock.
+A failure fails every request that was under way or queued, at once: whether to try again is for the callers to say.
+A request that is submitted during the back-off waits for the next attempt. All methods are called under the client's
+lock.
 """
 
 from __future__ import annotations
@@ -27,17 +28,22 @@ from ..errors import (
 )
 from ..transport.dealer import Dealer, DealerLimits, DealerState, shared_context
 from ..transport.envelope import convert_body, encode_request, split_reply
-from ..transport.messages import ApiVersionsReply, ApiVersionsRequest, Body, CloseRequest, Request
+from ..transport.message_base import Body, Request
+from ..transport.messages import ApiVersionsReply, ApiVersionsRequest, CloseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .io import ClientIO
 
+_random = random.Random()  # noqa: S311 - no secret; its own, so that a program's seed is left alone
+
 SOFTWARE = "zmqbroker-python"
 FOREVER = float("inf")
 _GOODBYE_LINGER_MS = 250
 _UNLIMITED = 2**62
+_CHECK_S = 0.0005
+"""How often the monitor of a connection that stands is looked at, in passes that come thick and fast."""
 
 
 class Answer(NamedTuple):
@@ -101,6 +107,7 @@ class Connection:
         self._deadline = FOREVER
         """When the present state has lasted too long: connecting, greeting and waiting end then."""
         self._throttled_until = 0.0
+        self._next_check = 0.0
         self._earliest = FOREVER
         """No call expires before this moment: most passes need not look at each of them."""
 
@@ -134,7 +141,9 @@ class Connection:
         dealer = self._dealer
         received = 0
         if dealer is not None:
-            self._check(dealer, now)
+            if self.state is not State.READY or now >= self._next_check:
+                self._next_check = now + _CHECK_S
+                self._check(dealer, now)
             received = self._receive(now)
             if self._queue and self.state is State.READY:
                 self._flush(now)
@@ -229,7 +238,7 @@ class Connection:
         options = self._io.options
         wait_ms = min(options.reconnect_backoff_ms * 2.0**self._failures, options.reconnect_backoff_max_ms)
         self._failures = min(self._failures + 1, 30)
-        self._deadline = now + wait_ms / 1000 * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret
+        self._deadline = now + wait_ms / 1000 * _random.uniform(0.8, 1.2)
         self.state = State.WAITING
         self.last_error = error
         self._io.connection_failed(self)

@@ -1,8 +1,9 @@
 """The consumer's state machine: where each partition is, what was fetched ahead, and the fetches under way.
 
-A partition has two positions. `position` is the next offset that the user gets; it moves with what is handed out only, and
-it is what survives errors, broken connections and restarted brokers. `fetch_offset` runs ahead of it by what is buffered.
-A seek moves both, drops the buffer, and gives the partition a new generation: answers to older fetches are not for it.
+A partition has two positions. `position` is the next offset that the user gets; it moves with what is handed out only,
+and it is what survives errors, broken connections and restarted brokers. `fetch_offset` runs ahead of it by what is
+buffered. A seek moves both, drops the buffer, and gives the partition a new generation: answers to older fetches are
+not for it.
 
 All methods are called under the client's lock.
 """
@@ -26,16 +27,16 @@ from ..transport.messages import EARLIEST, LATEST, FetchReply, FetchRequest, Par
 from .connection import FOREVER, Answer, Call, Connection
 from .io import body_of
 from .lookup import Outcomes, ask_leaders
-from .types import TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .io import ClientIO
     from .options import ConsumerOptions
+    from .types import TopicPartition
 
 _MOST_FETCHES_A_NODE = 4
-"""Long polls under way at one node, for different partitions: one that just became free need not wait for the others."""
+"""Long polls under way at one node, for different partitions: one that became free need not wait for the others."""
 
 _PREFIX = Struct(">qi")
 _DELTA = Struct(">i")
@@ -178,8 +179,11 @@ class Fetcher:
                     self._place(state, outcome, lookups[partition])
 
         deadline = now + self._options.request_timeout_ms / 1000
-        for partition in ask_leaders(self._io, lookups, done, deadline):
-            self.partitions[partition].resetting = True
+        for partition in lookups:
+            self.partitions[partition].resetting = True  # before they are asked: a refusal may come at once
+        asked = ask_leaders(self._io, lookups, done, deadline)
+        for partition in lookups.keys() - set(asked):
+            self.partitions[partition].resetting = False
 
     def _place(self, state: FetchedPartition, outcome: object, timestamp: int) -> None:
         self._io.progress += 1
@@ -275,7 +279,7 @@ class Fetcher:
         if reset is None:
             topic, partition = state.partition
             state.error = OffsetOutOfRangeError(
-                f"{topic}-{partition}: offset {state.fetch_offset} does not exist ({error.message}); seek to one that does"
+                f"{topic}-{partition}: offset {state.fetch_offset} does not exist ({error.message}); seek to another"
             )
         else:
             state.seek_by(reset)

@@ -6,16 +6,16 @@ knows the outcome. Callbacks run in whichever thread hears of the outcome, outsi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
-
-from .types import BatchMetadata, RecordMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from .accumulator import ProducerBatch
+    from .types import BatchMetadata, RecordMetadata
 
 
 # gc=False is safe: a batch drops its callbacks, the only way back to a future, when it is done, and every batch ends.
@@ -155,8 +155,6 @@ class BatchesFuture:
         """Await all outcomes in an event loop."""
         while waiting := next((piece for piece in self._pieces() if not piece[0].done), None):
             batch, first, _ = waiting
-            try:
+            with suppress(Exception):  # get() below raises it, once all outcomes are known
                 yield from RecordFuture(batch, first).__await__()
-            except Exception:  # noqa: BLE001, S110 - get() below raises it, once all outcomes are known
-                pass
         return self.get(0)

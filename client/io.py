@@ -16,6 +16,7 @@ import os
 import selectors
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ..errors import ClosedError, RequestTimedOutError, ZmqBrokerError
@@ -25,7 +26,7 @@ from .metadata import ClusterMetadata
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from ..transport.messages import Request
+    from ..transport.message_base import Request
     from .options import CommonOptions
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class ClientIO:
         self._thread.start()
 
     def attach_loop(self, kick: Callable[[], None]) -> int:
-        """Let an event loop be the poller: it watches the descriptor returned, and hears by kick of earlier deadlines."""
+        """Let an event loop be the poller: it watches the descriptor returned, and hears of earlier deadlines."""
         self._poller = "loop"
         self._loop_kick = kick
         return self._selector.fileno()
@@ -210,7 +211,7 @@ class ClientIO:
     def tell_waiters(self) -> None:
         """Something that other threads may wait for has changed."""
         poller = self._poller
-        if poller is not None and poller is not self._thread and poller is not threading.current_thread():
+        if isinstance(poller, threading.Thread) and poller not in (self._thread, threading.current_thread()):
             self._wake()
         self._notify_followers()
 
@@ -246,7 +247,7 @@ class ClientIO:
     # ---- waiting
 
     def wait_until(self, condition: Callable[[], T], deadline: float) -> T:
-        """Pump and wait until the condition (checked under the lock) is truthy or the deadline has passed; its value."""
+        """Pump and wait until the condition, checked under the lock, is truthy or the deadline over; its value."""
         me = threading.current_thread()
         if self._loop_kick is not None:
             message = "this client belongs to an event loop: await its methods there, do not wait in a thread"
@@ -285,7 +286,7 @@ class ClientIO:
     def _lead(self, timeout: float) -> None:
         """Wait for the sockets on behalf of everybody."""
         try:
-            self._selector.select(max(0.0, min(timeout, _LONGEST_WAIT_S)))
+            self._select(timeout)
         finally:
             with self.lock:
                 self._drain_wake()
@@ -295,6 +296,13 @@ class ClientIO:
                 self._aside.release()
             # A follower takes over; this thread may be done.
             self._notify_followers()
+
+    def _select(self, timeout: float) -> None:
+        try:
+            self._selector.select(max(0.0, min(timeout, _LONGEST_WAIT_S)))
+        except (ValueError, OSError):
+            if not self.closed:  # closing the client closes the selector, also under a thread that is about to wait
+                raise
 
     def _follow(self, timeout: float, seen: int) -> None:
         """Wait for the thread that waits for the sockets."""
@@ -313,21 +321,27 @@ class ClientIO:
 
     def _wake(self) -> None:
         if self._wake_write >= 0:
-            try:
+            with suppress(BlockingIOError):  # enough wake-ups are waiting already
                 os.write(self._wake_write, b"\0")
-            except BlockingIOError:
-                pass  # enough wake-ups are waiting already
 
     def _drain_wake(self) -> None:
         if self._wake_write >= 0:
-            try:
+            with suppress(BlockingIOError):
                 os.read(self._wake_read, 4096)
-            except BlockingIOError:
-                pass
 
     # ---- the background thread
 
     def _run(self) -> None:
+        try:
+            self._run_passes()
+        except Exception:
+            import logging  # noqa: PLC0415 - only a broken client needs it
+
+            # Nobody would serve time-outs and retries any more: better to fail everything, and loudly.
+            logging.getLogger(__name__).exception("the client's background thread failed; the client is closed")
+            self.close()
+
+    def _run_passes(self) -> None:
         seen_receives = seen_stints = -1
         while True:
             with self.lock:
@@ -354,7 +368,7 @@ class ClientIO:
             if aside:
                 self._aside.acquire(timeout=None if sleeps else _ASIDE_S)
                 continue
-            self._selector.select(max(0.0, min(timeout, _LONGEST_WAIT_S)))
+            self._select(timeout)
             with self.lock:
                 if self._poller is self._thread:
                     self._poller = None

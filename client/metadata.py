@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .io import ClientIO
 
 
+_random = random.Random()  # noqa: S311 - no secret; its own, so that a program's seed is left alone
+
+
 class PartitionState(NamedTuple):
     """Who leads a partition; leader -1: nobody at the moment."""
 
@@ -88,7 +91,7 @@ class ClusterMetadata:
         if usable:
             return min(usable, key=lambda connection: connection.in_flight)
         # Random, so that a thousand clients do not all ask the first server of the list.
-        return random.choice(fresh or connections)  # noqa: S311 - no secret
+        return _random.choice(fresh or connections)
 
     def why_unknown(self, topic: str) -> ZmqBrokerError:
         """The best that is known about why a topic cannot be used."""

@@ -78,7 +78,7 @@ class ProducerOptions(CommonOptions):
     value_serializer: Callable[[Any], bytes | None] | None = None
     """Makes bytes of a value; without one, values are bytes."""
     acks: int | str = "all"
-    """Who must have a record before it counts as sent: nobody (0), the leader (1), every in-sync replica ("all", -1)."""
+    """Who must have a record before it counts as sent: nobody (0), the leader (1), all in-sync replicas ("all", -1)."""
     retries: int = _number(MAX_MS, 0, MAX_MS)
     """How often a batch is sent again; delivery_timeout_ms ends it in any case."""
     batch_size: int = _number(65_536, 0, MAX_BYTES)
@@ -99,7 +99,7 @@ class ProducerOptions(CommonOptions):
     max_request_size: int = _number(1_048_576, 64, MAX_BYTES)
     """The largest record, and the largest sum of batches in one request."""
     enable_idempotence: bool = True
-    """Number the batches so that one that is sent twice is stored once. Has no effect with acks=0: nothing is retried."""
+    """Number the batches so that one that is sent twice is stored once. No effect with acks=0: nothing is retried."""
     partitioner: Callable[[bytes | None, list[int], list[int]], int] | None = None
     """``(key, all partitions, those with a leader) -> partition``, as kafka-python's; None: murmur2 of the key as
     Kafka's own, and without a key one partition after the other, a batch for each."""

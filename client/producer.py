@@ -6,12 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..errors import BufferTimeoutError, ClosedError, MessageTooLargeError, ZmqBrokerError
-from .accumulator import BATCH_OVERHEAD, NO_HEADERS, RECORD_OVERHEAD, PartitionQueue, ProducerBatch
+from .accumulator import BATCH_OVERHEAD, NO_HEADERS, RECORD_OVERHEAD, ProducerBatch
 from .futures import BatchesFuture, RecordFuture
 from .io import ClientIO, Wait
 from .options import ProducerOptions, make_options
 from .partitioner import positive_hash
+from .router import Router
 from .sender import Sender, headers_size
+from .values import as_bytes, checked_headers, how_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -74,28 +76,19 @@ class Producer:
         self._options = options
         self.io = self._io = io = ClientIO(options)
         io.metadata.auto_create = True
-        self._sender = Sender(io, options, self._batch_closed)
+        self._router = Router(options, io.metadata)
+        self._sender = Sender(io, options, self._router.closed)
         io.drivers.append(self._sender)
         self._acquire = io.lock.acquire
         self._release = io.lock.release
-        self._queues: dict[str, dict[int, PartitionQueue]] = {}
-        self._sticky: dict[str, int] = {}
-        """The partition that records of a topic without a key go to, until its batch is closed."""
-        self._turns: dict[str, int] = {}
-        self._fast: dict[str, ProducerBatch] = {}
-        """The open batch there: a record that fits is just appended. Always empty if values have a serializer."""
-        self._keyed: dict[str, list[PartitionQueue]] = {}
-        """A topic's queues in order, if keys can be hashed just so."""
-        self._plain_values = options.value_serializer is None
-        self._plain = self._plain_values and options.key_serializer is None and options.partitioner is None
-        self._metadata_version = -1
-        self._nagle = options.linger_ms == 0
+        self._open_batches = self._router.open_batches
+        self._keyed = self._router.keyed
         self._buffer_memory = options.buffer_memory
         self.closed = False
 
     # ---- sending
 
-    def send(
+    def send(  # noqa: PLR0917 - positions are kafka-python's
         self,
         topic: str,
         value: Any = None,
@@ -115,7 +108,7 @@ class Producer:
                 size = len(value) + RECORD_OVERHEAD
                 self._acquire()
                 try:
-                    batch = self._fast.get(topic)
+                    batch = self._open_batches.get(topic)
                     if batch is not None and (size := batch.size + size) <= batch.limit:
                         batch.size = size
                         records = batch.records
@@ -141,7 +134,7 @@ class Producer:
                     self._release()
         return self._send(topic, value, key, headers, partition, timestamp_ms)
 
-    def _send(
+    def _send(  # noqa: PLR0917
         self,
         topic: str,
         value: Any,
@@ -152,9 +145,9 @@ class Producer:
     ) -> RecordFuture:
         """`send` in general: everything checked, any batch closed, opened and sent."""
         options = self._options
-        value = _as_bytes("value", value, options.value_serializer)
-        key = _as_bytes("key", key, options.key_serializer)
-        pairs = _checked_headers(headers) if headers else NO_HEADERS
+        value = as_bytes("value", value, options.value_serializer)
+        key = as_bytes("key", key, options.key_serializer)
+        pairs = checked_headers(headers) if headers else NO_HEADERS
         size = RECORD_OVERHEAD + len(value or b"") + len(key or b"") + headers_size(pairs)
         self._check_size(size)
         if timestamp_ms is not None and (type(timestamp_ms) is not int or timestamp_ms < 0):
@@ -165,23 +158,11 @@ class Producer:
         self._acquire()
         due = True
         try:
-            if self.closed:
-                raise ClosedError(_CLOSED)
-            queue = self._queue_for(topic, key, partition)
-            batch = queue.open
-            due = batch is None
-            if batch is not None and batch.size + size > batch.limit:
-                self._sender.close_batch(queue)
-                batch, due = None, True
-                if key is None and partition is None:
-                    queue = self._queue_for(topic, key, partition)
-                    batch = queue.open
-                    if batch is not None and batch.size + size > batch.limit:
-                        self._sender.close_batch(queue)
-                        batch = None
-            if batch is None:
-                batch = self._open(queue, size)
-            future = self._append(batch, (stamp, key, value, pairs), size)
+            self._check_open()
+            batch, due = self._batch_with_room(topic, key, partition, size)
+            future = RecordFuture(batch, len(batch.records))
+            batch.records.append((stamp, key, value, pairs))
+            batch.size += size
         except BaseException:
             self._release()
             raise
@@ -191,13 +172,22 @@ class Producer:
             self._release()
         return future
 
-    def _append(
-        self, batch: ProducerBatch, record: tuple[int, bytes | None, bytes | None, Any], size: int
-    ) -> RecordFuture:
-        future = RecordFuture(batch, len(batch.records))
-        batch.records.append(record)
-        batch.size += size
-        return future
+    def _batch_with_room(
+        self, topic: str, key: bytes | None, partition: int | None, size: int
+    ) -> tuple[ProducerBatch, bool]:
+        """An open batch that so many bytes fit into, and whether a pass is due: one was closed, or is new."""
+        due = False
+        while True:
+            queue = self._router.queue(topic, key, partition)
+            batch = queue.open
+            if batch is None:
+                batch = self._sender.open_batch(queue, size)
+                self._router.opened(batch)
+                return batch, True
+            if batch.size + size <= batch.limit:
+                return batch, due
+            self._sender.close_batch(queue)
+            due = True
 
     def send_many(
         self,
@@ -222,8 +212,8 @@ class Producer:
         if options.value_serializer is not None:
             values = [options.value_serializer(value) for value in values]
         if not set(map(type, values)) <= {bytes}:
-            values = [_as_bytes("value", value, None) for value in values]
-        raw_key = _as_bytes("key", key, options.key_serializer)
+            values = [as_bytes("value", value, None) for value in values]
+        raw_key = as_bytes("key", key, options.key_serializer)
         parts: list[tuple[ProducerBatch, int, int]] = []
         position = 0
         while position < len(values):
@@ -231,7 +221,7 @@ class Producer:
             position = self._send_some(topic, values, position, raw_key, partition, timestamp_ms, parts)
         return BatchesFuture(parts)
 
-    def _send_some(
+    def _send_some(  # noqa: PLR0917
         self,
         topic: str,
         values: list[Any],
@@ -246,29 +236,18 @@ class Producer:
         stamp = time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
         self._acquire()
         try:
-            if self.closed:
-                raise ClosedError(_CLOSED)
-            queue = self._queue_for(topic, key, partition)
-            batch = queue.open
+            self._check_open()
             first = framing + len(values[position] or b"")
-            if batch is not None and batch.size + first > batch.limit:
-                self._sender.close_batch(queue)
-                queue = self._queue_for(topic, key, partition)
-                batch = queue.open
-            if batch is not None and batch.size + first > batch.limit:
-                self._sender.close_batch(queue)
-                batch = None
-            if batch is None:
-                self._check_size(first)
-                batch = self._open(queue, first)
-            count, size = _how_many(values, position, framing, batch.limit - batch.size)
+            self._check_size(first)
+            batch, _ = self._batch_with_room(topic, key, partition, first)
+            count, size = how_many(values, position, framing, batch.limit - batch.size)
             chunk = values[position : position + count]
             parts.append((batch, len(batch.records), count))
             batch.records += [(stamp, key, value, NO_HEADERS) for value in chunk]
             batch.size += size
             batch.urgent = True  # its end is known: it need not wait for more
             if position + count < len(values):
-                self._sender.close_batch(queue)
+                self._sender.close_batch(batch.queue)
         except BaseException:
             self._release()
             raise
@@ -290,12 +269,16 @@ class Producer:
 
     def _make_ready(self, topic: str) -> None:
         """Wait until the topic is known and the buffer has room."""
-        if self.closed:
-            raise ClosedError(_CLOSED)
+        self._check_open()
         if topic not in self._io.metadata.topics:
             self._io.run(self.topic_known(topic))
         if not self.has_room():
             self._io.run(self.room())
+
+    def _check_open(self) -> None:
+        if self.closed:
+            message = "the producer is closed; make a new one"
+            raise ClosedError(message)
 
     def knows(self, topic: str) -> bool:
         """Whether `send` to a topic need not wait for it to be known."""
@@ -329,7 +312,8 @@ class Producer:
         if not cause.retriable:
             raise cause
         waited = f"topic {topic!r} could not be used within max_block_ms={self._options.max_block_ms}"
-        raise type(cause)(f"{waited}: {cause.message}") from cause
+        message = f"{waited}: {cause.message}"
+        raise type(cause)(message) from cause
 
     def room(self) -> Flow[None]:
         """Wait until the buffer has room. Raises BufferTimeoutError."""
@@ -345,53 +329,6 @@ class Producer:
                 f" buffer_memory={self._buffer_memory} within max_block_ms={self._options.max_block_ms}"
             )
             raise BufferTimeoutError(message)
-
-    def _queue_for(self, topic: str, key: bytes | None, partition: int | None) -> PartitionQueue:
-        metadata = self._io.metadata
-        if metadata.version != self._metadata_version:
-            self._metadata_version = metadata.version
-            self._keyed.clear()
-        states = metadata.topics.get(topic) or {}
-        queues = self._queues.setdefault(topic, {})
-        if partition is not None:
-            if partition not in states:
-                message = f"topic {topic!r} has no partition {partition!r}; it has {len(states)}"
-                raise ValueError(message)
-        elif self._options.partitioner is not None:
-            available = [number for number, state in states.items() if state.leader >= 0]
-            partition = self._options.partitioner(key, list(states), available)
-        elif key is not None:
-            partition = positive_hash(key) % len(states)
-            if self._plain and topic not in self._keyed:
-                self._keyed[topic] = [queues.setdefault(n, PartitionQueue(topic, n)) for n in range(len(states))]
-        else:
-            partition = self._sticky.get(topic)
-            if partition is None:
-                available = [number for number, state in states.items() if state.leader >= 0] or list(states)
-                partition = self._sticky[topic] = available[self._turn(topic, len(available))]
-        queue = queues.get(partition)
-        if queue is None:
-            queue = queues[partition] = PartitionQueue(topic, partition)
-        return queue
-
-    def _turn(self, topic: str, count: int) -> int:
-        turn = self._turns.get(topic, time_ns() // 1000) + 1
-        self._turns[topic] = turn
-        return turn % count
-
-    def _open(self, queue: PartitionQueue, first_size: int) -> ProducerBatch:
-        batch = self._sender.open_batch(queue, first_size)
-        if self._plain_values and self._sticky.get(queue.topic) == queue.partition:
-            # Whether it stays open is for the pass that follows to say: if so, `send` just appends to it.
-            self._fast[queue.topic] = batch
-        return batch
-
-    def _batch_closed(self, batch: ProducerBatch) -> None:
-        topic = batch.queue.topic
-        if self._fast.get(topic) is batch:
-            del self._fast[topic]
-        if self._sticky.get(topic) == batch.queue.partition:
-            del self._sticky[topic]
 
     def _check_size(self, size: int) -> None:
         most = self._options.max_request_size
@@ -493,8 +430,7 @@ class Producer:
         """Disconnect at once; what is not acknowledged fails."""
         with self._io.lock:
             self.closed = True
-            self._fast.clear()
-            self._keyed.clear()
+            self._router.clear()
             self._sender.fail_all(ClosedError("the producer was closed before the record was acknowledged"))
             self._io.drivers.clear()
         self._io.close()
@@ -515,44 +451,3 @@ class Producer:
 
 
 time_ns = time.time_ns
-_CLOSED = "the producer is closed; make a new one"
-
-
-def _as_bytes(what: str, value: Any, serializer: Callable[[Any], bytes | None] | None) -> bytes | None:
-    if serializer is not None:
-        value = serializer(value)
-    if value is None or type(value) is bytes:
-        return value
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
-    message = f"a record's {what} must be bytes or None, not {type(value).__name__}; or give a {what}_serializer"
-    raise TypeError(message)
-
-
-def _checked_headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
-    pairs = []
-    for pair in headers:
-        try:
-            name, value = pair
-        except (TypeError, ValueError):
-            name, value = None, None
-        if not isinstance(name, str):
-            message = f"headers must be (name, bytes or None) pairs, and {pair!r} is none"
-            raise TypeError(message)
-        pairs.append((name, _as_bytes("header", value, None)))
-    return pairs
-
-
-def _how_many(values: list[Any], position: int, framing: int, room: int) -> tuple[int, int]:
-    """How many values from a position on fit into so many bytes (one at least), and how many bytes they take."""
-    left = len(values) - position
-    count = min(left, max(1, room // (framing + len(values[position] or b""))))
-    while True:
-        chunk = values[position : position + count]
-        try:
-            size = framing * count + sum(map(len, chunk))
-        except TypeError:  # None among them
-            size = framing * count + sum(len(value or b"") for value in chunk)
-        if size <= room or count == 1:
-            return count, size
-        count = max(1, min(count - 1, count * room // size))

@@ -438,7 +438,7 @@ class Sender:
             return
         self._last_error = outcome
         if self.identity is not None and isinstance(outcome, (InvalidProducerEpochError, UnknownProducerIdError)):
-            self.identity = (-1, -1)  # somebody else took our id on: ask for a new one
+            self.identity = None  # the broker does not know it any more, or somebody else took it on: get another
         elif not outcome.retriable:
             self.close_all()
             for batch in self.unfinished():

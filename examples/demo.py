@@ -83,6 +83,11 @@ def read_text(lines_min: int) -> Text:
     raise SystemExit(message)
 
 
+def say(line: str) -> None:
+    """Tell what happens when it happens, into a pipe too."""
+    print(line, flush=True)
+
+
 class Sender(threading.Thread):
     """Sends the text and counts acknowledgements; tells when half of them are there."""
 
@@ -156,18 +161,18 @@ class Subscriber:
         """Wait for its report, compare it with the text, and say what came out."""
         output, _ = self._process.communicate(timeout=STEP_SECONDS)
         if self._process.returncode != 0:
-            print(f"   {self.name} failed with exit code {self._process.returncode}")
+            say(f"   {self.name} failed with exit code {self._process.returncode}")
             return False
         report = json.loads(output)
         sent = text.digests()
         equal = sum(report["digests"].get(name) == digest for name, digest in sent.items())
         same = equal == len(sent) == len(report["digests"])
-        complete = report["records"] == report["stored"] == text.lines_count
-        print(
+        complete = text.lines_count == report["records"] == report["stored"]
+        say(
             f"   {self.name}: {report['records']:,} of {report['stored']:,} stored records in "
             f"{report['seconds']:.2f} s, {equal} of {len(sent)} files have the hash that was sent"
         )
-        return same and complete
+        return bool(same and complete)
 
     def close(self) -> None:
         """End it, if it still runs."""
@@ -183,14 +188,12 @@ def demonstrate(text: Text) -> bool:
         closing.callback(broker.close)
         broker.start()
         servers = broker.bootstrap_servers
-        print(
-            f"1. A broker answers on {servers} after {time.perf_counter() - began:.2f} s; its data: {broker.data_dir}"
-        )
+        say(f"1. A broker answers on {servers} after {time.perf_counter() - began:.2f} s; its data: {broker.data_dir}")
         with Admin(bootstrap_servers=servers) as admin:
             admin.create_topics([NewTopic(TOPIC, num_partitions=PARTITIONS, replication_factor=1)])
 
         size = f"{text.lines_count:,} lines ({text.bytes_count:,} bytes) of {len(text.files)} files"
-        print(f"2. {size} go to {PARTITIONS} partitions")
+        say(f"2. {size} go to {PARTITIONS} partitions")
         along = Subscriber("the subscriber that read along", servers, text.lines_count)
         closing.callback(along.close)
         began = time.perf_counter()
@@ -201,15 +204,15 @@ def demonstrate(text: Text) -> bool:
 
         broker.kill()
         acked, killed = sender.acked, time.perf_counter()
-        print(f"3. SIGKILL for the whole broker: {acked:,} lines acknowledged, {sender.handed_over:,} handed over")
+        say(f"3. SIGKILL for the whole broker: {acked:,} lines acknowledged, {sender.handed_over:,} handed over")
         broker.start()
-        print(f"   It is back after {time.perf_counter() - killed:.2f} s, on the same port and data")
+        say(f"   It is back after {time.perf_counter() - killed:.2f} s, on the same port and data")
         sender.finish()
         seconds = time.perf_counter() - began
         rate = text.lines_count / seconds
-        print(f"   All {sender.acked:,} are acknowledged after {seconds:.2f} s ({rate:,.0f} a second, crash included)")
+        say(f"   All {sender.acked:,} are acknowledged after {seconds:.2f} s ({rate:,.0f} a second, crash included)")
 
-        print("4. Two subscribers compare what arrived with what was sent:")
+        say("4. Two subscribers compare what arrived with what was sent:")
         afterwards = Subscriber("the subscriber that came afterwards", servers, text.lines_count)
         closing.callback(afterwards.close)
         equal = [subscriber.check(text) for subscriber in (along, afterwards)]
@@ -227,14 +230,13 @@ def main() -> int:
     if args.subscribe:
         subscribe(args.subscribe, args.lines)
         return 0
-    sys.stdout.reconfigure(line_buffering=True)  # each step is told when it happens, into a pipe too
     began = time.perf_counter()
     good = demonstrate(read_text(args.lines))
     seconds = time.perf_counter() - began
     if not good:
-        print(f"NOT EQUAL, after {seconds:.1f} s")
+        say(f"NOT EQUAL, after {seconds:.1f} s")
         return 1
-    print(f"Every acknowledged line is there once, and in order within its file. {seconds:.1f} s in all.")
+    say(f"Every acknowledged line is there once, and in order within its file. {seconds:.1f} s in all.")
     return 0
 
 

@@ -44,13 +44,16 @@ class FlushJob:
         self.end_offset = end_offset
         """Lowered by a truncation that comes while the job is under way."""
         self.done = False
+        self.cancelled = False
+        """Set by the owner when the log is closed or has failed: the small files are then left alone."""
 
     def run(self) -> None:
         """Do it, in any thread. OSError if any of it failed: then it is unknown what is on the medium."""
         for file in self._files:
             file.flush()
         for path, data in self._small_files:
-            self._disk.replace_file(path, data)
-        if self.folder_synced and not self._small_files:
+            if not self.cancelled:
+                self._disk.replace_file(path, data)
+        if self.folder_synced and not self._small_files and not self.cancelled:
             self._disk.sync_folder(self._folder)
         self.done = True

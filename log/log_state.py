@@ -46,7 +46,7 @@ class LogState:
         self._snapshots = [o for o in base_offsets(disk.list(folder), SNAPSHOT_SUFFIX) if o <= self.log_end_offset]
         self._unflushed: list[Segment] = []
         self._open_sealed: list[Segment] = []
-        self._jobs: list[FlushJob] = []
+        self._job: FlushJob | None = None
         self._creations = 1
         self._creations_synced = 0
         """How many files had been created, and how many of them when the folder was last synced."""
@@ -172,11 +172,11 @@ class LogState:
     # Flush
 
     def start_flush(self) -> FlushJob | None:
-        """Capture what is not flushed yet; None if nothing is, or if the log has failed.
+        """Capture what is not flushed yet; None if nothing is, or while a job is under way, or if the log has failed.
 
-        Jobs may overlap: each has everything that no finished one covered.
+        One at a time: a late one would put an older epoch checkpoint over a newer one's.
         """
-        if self.failure or self._closed:
+        if self.failure or self._closed or self._job is not None:
             return None
         active = self._active
         files = [segment.file for segment in self._unflushed]
@@ -198,16 +198,16 @@ class LogState:
             epochs=self._epochs.entries(),
             end_offset=self.log_end_offset if self.damage is None else self.recovery_point,
         )
-        self._jobs.append(job)
+        self._job = job
         return job
 
     def finish_flush(self, job: FlushJob) -> None:
         """Back on the owner's thread, after ``job.run`` returned: the recovery point moves up."""
         assert job.done
         assert not self.failure, self.failure
-        if job not in self._jobs:
+        if job is not self._job:
             return
-        self._jobs.remove(job)
+        self._job = None
         self.recovery_point = max(self.recovery_point, min(job.end_offset, self.log_end_offset))
         for segment in job.sealed:
             if segment in self._unflushed:
@@ -225,10 +225,16 @@ class LogState:
     def fail(self, reason: str) -> None:
         """Take no more appends: a flush failed, and what is on the medium is unknown until recovery has looked."""
         self.failure = self.failure or reason
-        self._jobs.clear()
+        self._cancel_flush()
+
+    def _cancel_flush(self) -> None:
+        """Forget the job under way: what it has not written yet, it shall not write over what comes after."""
+        if self._job is not None:
+            self._job.cancelled = True
+            self._job = None
 
     def checkpoint(self) -> None:
-        """Save indexes, epochs and producer state, not durably: it only makes a recovery shorter. OSError on failure."""
+        """Save indexes, epochs and producers, not durably: it only makes a recovery shorter. OSError if that fails."""
         if self.damage is not None or self.failure or self._saved_end == self.log_end_offset:
             return
         for segment in [*self._unsaved, self._active]:
@@ -249,6 +255,7 @@ class LogState:
             return
         try:
             if not self.refusal():
+                self._cancel_flush()  # whatever it has still to do, this one does too
                 job = self.start_flush()
                 if job is not None:
                     job.run()
@@ -266,6 +273,6 @@ class LogState:
     def abandon(self) -> None:
         """Give the files back and save nothing: the log is deleted, or has failed."""
         self._closed = True
-        self._jobs.clear()
+        self._cancel_flush()
         for segment in self._segments:
             segment.release()

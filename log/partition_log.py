@@ -1,7 +1,8 @@
-"""A partition's log: its segments as one sequence of batches. One thread owns it; only ``FlushJob.run`` is another's."""
+"""A partition's log: its segments as one sequence of batches. One thread owns it; ``FlushJob.run`` may be another's."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from ..errors import (
@@ -21,7 +22,7 @@ from .staging import Appended, Stage, replicated_batches, storage_error
 from .timestamps import FoundOffset, first_at_or_after
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Buffer
 
@@ -247,7 +248,7 @@ class PartitionLog(LogState):
             raise storage_error(segment.path, error, "read") from error
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
-        """(largest epoch of the log that is not above this one, the offset where it ends); (-1, -1) if there is none."""
+        """(largest epoch of the log not above this one, the offset where it ends); (-1, -1) if there is none."""
         return self._epochs.end_offset(epoch, self.log_end_offset)
 
     # Cutting the end
@@ -256,18 +257,29 @@ class PartitionLog(LogState):
         """Cut the log so that it ends at or below an offset, at the start of the batch that holds it.
 
         Indexes, epochs, producers' state and recovery point follow. Cutting at or below damage removes the damage.
+        StorageError if the disk refuses; the log has then failed, as it is unknown what is left of it.
         """
         assert offset >= 0, offset
+        with self._failing("truncate"):
+            self._truncate_to(offset)
+
+    def _truncate_to(self, offset: int) -> None:
         if self.damage is not None:
             offset = min(offset, self.damage.offset)
         elif offset >= self.log_end_offset:
             return
-        if offset < self._bases[0]:
-            self.truncate_and_start_at(offset)
-            return
         segment = self._segment_at(offset)
+        if offset < self._bases[0] or (segment.sealed and segment.next_offset <= self.log_start_offset):
+            self._start_anew(offset)
+            return
         position, end = self._cut_point(segment, offset)
-        self._promise_less(min(self.recovery_point, end), end)
+        # Before a cut what is about to go is durably no longer promised, so that a crash halfway leaves a log that is
+        # shorter, not one that is damaged. The recovery point first: it may be below the log start.
+        self.recovery_point = min(self.recovery_point, end)
+        self._announce_cut()
+        if end < self.log_start_offset:
+            self.log_start_offset = end
+            self._announce_cut()
         self.damage = None
         for later in reversed(self._segments[self._segments.index(segment) + 1 :]):
             self._forget(later)
@@ -283,6 +295,16 @@ class PartitionLog(LogState):
         segment.truncate(position, end)
         self._after_cut(end)
 
+    @contextlib.contextmanager
+    def _failing(self, doing: str) -> Iterator[None]:
+        """A disk error in here leaves the log in an unknown state: it takes no more appends, and its client is told."""
+        try:
+            yield
+        except OSError as error:
+            failure = storage_error(self.folder, error, doing)
+            self.fail(failure.message)
+            raise failure from error
+
     def _cut_point(self, segment: Segment, offset: int) -> tuple[int, int]:
         """(position, base offset) of the batch of a segment that holds an offset."""
         if self.damage is not None and offset == self.damage.offset and segment.path == self.damage.path:
@@ -293,9 +315,16 @@ class PartitionLog(LogState):
         return position, header_at(segment.file, position, segment.size).base_offset
 
     def truncate_and_start_at(self, offset: int) -> None:
-        """Remove all batches; the next one appended has this offset."""
+        """Remove all batches; the next one appended has this offset. StorageError, and failed, if the disk refuses."""
         assert offset >= 0, offset
-        self._promise_less(min(self._bases[0], offset), offset)
+        with self._failing("truncate"):
+            self._start_anew(offset)
+
+    def _start_anew(self, offset: int) -> None:
+        # The log start stays until the old segments are durably gone: those below it, whose removal a crash may have
+        # taken back, must not come to life again.
+        self.recovery_point = min(self._bases[0], offset)
+        self._announce_cut()
         self.damage = None
         for segment in reversed(self._segments):
             self._forget(segment)
@@ -315,16 +344,6 @@ class PartitionLog(LogState):
             if segment in segments:
                 segments.remove(segment)
 
-    def _promise_less(self, recovery_point: int, log_start_max: int) -> None:
-        """Before a cut: durably take back what is about to go, so that a crash halfway leaves a log that is shorter, not
-        one that is damaged. The recovery point first: it may be below the log start, and must not be above lost records.
-        """
-        self.recovery_point = recovery_point
-        self._announce_cut()
-        if log_start_max < self.log_start_offset:
-            self.log_start_offset = log_start_max
-            self._announce_cut()
-
     def _announce_cut(self) -> None:
         if self.before_cut is not None:
             self.before_cut()
@@ -335,8 +354,8 @@ class PartitionLog(LogState):
         self._creations += 1
         self._epochs.truncate_end(end)
         self._drop_snapshots_past(-1 if end == self._bases[0] else end)
-        for job in self._jobs:
-            job.end_offset = min(job.end_offset, end)
+        if self._job is not None:
+            self._job.end_offset = min(self._job.end_offset, end)
         recovery = Recovery(
             self._disk, self.folder, index_interval_bytes=self.config.index_interval_bytes, now_ms=self._now_ms
         )
@@ -346,7 +365,10 @@ class PartitionLog(LogState):
     # Cutting the start
 
     def delete_records_before(self, offset: int) -> None:
-        """Move the log start offset up to an offset, and remove the segments that lie wholly below it."""
+        """Move the log start offset up to an offset, and remove the segments that lie wholly below it.
+
+        OffsetOutOfRangeError past the log's end; OSError if the disk refuses.
+        """
         if offset > self.log_end_offset:
             message = f"records before {offset} cannot be deleted: the log ends at {self.log_end_offset}"
             raise OffsetOutOfRangeError(message)
@@ -357,7 +379,10 @@ class PartitionLog(LogState):
         self._remove_oldest(count if self.damage is None else 0)
 
     def apply_retention(self, now_ms: int, high_watermark: int) -> int:
-        """Remove the segments that are too old or too many; returns how many. None of a damaged or failed log."""
+        """Remove the segments that are too old or too many; returns how many. None of a damaged or failed log.
+
+        OSError if the disk refuses; what was not removed is tried again.
+        """
         self._now_ms = now_ms
         if self.refusal():
             return 0
@@ -376,25 +401,33 @@ class PartitionLog(LogState):
         """Remove so many of the oldest segments; if that is all of them a new one is begun first."""
         if not count:
             return
-        if count == len(self._segments):
-            self._roll()
-        self.log_start_offset = max(self.log_start_offset, self._bases[count])
-        self.recovery_point = max(self.recovery_point, self._bases[count])
-        if self._creations > self._creations_synced:
-            # What the recovery point and log start promise now is a segment that may have just been created.
-            self._disk.sync_folder(self.folder)
-            self._creations_synced = self._creations
+        before = self.log_start_offset, self.recovery_point
+        try:
+            if count == len(self._segments):
+                self._roll()
+            if self._creations > self._creations_synced:
+                # What the recovery point and log start will promise is a segment that may have just been created.
+                self._disk.sync_folder(self.folder)
+                self._creations_synced = self._creations
+            self.log_start_offset = max(self.log_start_offset, self._bases[count])
+            self.recovery_point = max(self.recovery_point, self._bases[count])
+            self._announce_cut()
+        except OSError:
+            self.log_start_offset, self.recovery_point = before
+            raise
         removed = self._segments[:count]
         del self._segments[:count], self._bases[:count]
-        self._announce_cut()
-        for segment in removed:
-            self._forget(segment)
-            segment.delete()
         self._epochs.truncate_start(self.log_start_offset)
         self._check()
+        # If one of these fails: they lie below the durable log start, so the next start ignores what is left of them.
+        for segment in removed:
+            self._forget(segment)
+        for segment in removed:
+            segment.delete()
+        self._disk.sync_folder(self.folder)
 
     def roll_if_old(self, now_ms: int) -> bool:
-        """Begin a new segment if the active one's first record is older than ``segment.ms``; returns whether it did."""
+        """Begin a segment if the first record is older than ``segment.ms``; returns whether it did. Or OSError."""
         self._now_ms = now_ms
         active = self._active
         if self.refusal() or not active.size or active.first_timestamp < 0:

@@ -207,8 +207,10 @@ def frames(data: bytes, count: int, last_offset_delta: int) -> Iterator[Frame]:
     last_offset_delta at most. In what a producer sends that is count - 1, so that there are no gaps; compaction leaves
     some.
     """
-    if count < 0:
-        message = f"the batch says it has {count} records"
+    if count < 0 or last_offset_delta < 0:
+        message = (
+            f"the batch says it has {count} records and that its last offset is {last_offset_delta} after its first"
+        )
         raise InvalidRecordError(message)
     position = 0
     offset_delta = -1

@@ -13,8 +13,8 @@ that a repeat is recognised after a restart too.
 
 from __future__ import annotations
 
+import struct
 from struct import Struct
-from struct import error as StructError
 from typing import TYPE_CHECKING, NamedTuple
 
 from crc32c import crc32c
@@ -105,7 +105,7 @@ class ProducerStates:
         # Only if all of its records are stored may the batch be called a repeat: a producer drops what is one.
         if entry.batches and header.last_offset_delta < behind < _HALF_THE_SEQUENCES:
             message = (
-                f"producer {producer_id} repeats sequences {first} to {last}, older than the last {BATCHES_KEPT} batches; "
+                f"producer {producer_id} repeats sequences {first} to {last}, older than its last {BATCHES_KEPT}; "
                 f"the next one expected is {expected}"
             )
             raise DuplicateSequenceError(message)
@@ -176,7 +176,7 @@ class ProducerStates:
                     position += _BATCH.size
                 states._entries[producer_id] = ProducerEntry(epoch, tuple(batches))
                 states._seen_ms[producer_id] = now_ms
-        except StructError as error:
+        except struct.error as error:
             message = f"it is cut short at {len(data)} bytes"
             raise SnapshotFormatError(message) from error
         if position != len(data):

@@ -1,5 +1,8 @@
 """The disk of the operating system: the one place of the log that calls ``os``."""
 
+# The protocol's paths are strings, and pathlib would only wrap and unwrap them:
+# ruff: noqa: PTH100, PTH102, PTH105, PTH108, PTH112, PTH116, PTH120, PTH123, PTH208
+
 from __future__ import annotations
 
 import contextlib
@@ -212,7 +215,8 @@ class RealDisk:
 
     def replace_file(self, path: str, data: bytes, *, durable: bool = True) -> None:
         """Give a small file new content, all or nothing."""
-        temporary = path + TEMPORARY_SUFFIX
+        # The owner and a flush may write the same file at once: each finishes its own.
+        temporary = f"{path}.{threading.get_ident()}{TEMPORARY_SUFFIX}"
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 _LARGE_VALUE_BYTES = 2048
 """From here on plain Python is faster, because aiokafka's builder computes a CRC at a tenth of the speed of ours."""
 
-_UNLIMITED = 2**31 - 1
+_UNLIMITED = _COUNT_END = 2**31 - 1
+"""Bytes of a builder, and records of a batch with room for one more in the field."""
 
 _SENTINEL_VALUE = b"zmqbroker's end."
 _SENTINEL_OFFSET_DELTA = 63
@@ -137,9 +138,8 @@ def parse(header: BatchHeader, data: Buffer, *, base_offset: int) -> list[Record
     no other way to read it.
     """
     count = header.records_count
-    if count < 0:
-        message = f"the batch says it has {count} records"
-        raise InvalidRecordError(message)
+    if not 0 <= count < _COUNT_END:
+        raise _malformed(header, data)
     try:
         records = list(DefaultRecordBatch(b"".join((_codec_header(header, base_offset), data, _SENTINEL))))
     except (CorruptRecordException, UnicodeDecodeError, OverflowError, MemoryError):
@@ -153,10 +153,10 @@ def parse(header: BatchHeader, data: Buffer, *, base_offset: int) -> list[Record
     ):
         raise _malformed(header, data)
     offsets = [record.offset for record in records]
-    if offsets != list(range(base_offset, base_offset + count)) or count > header.last_offset_delta + 1:
+    if header.last_offset_delta != count - 1 or offsets != list(range(base_offset, base_offset + count)):
         # Not as a producer numbers them, but compaction may have left gaps.
         limits = (base_offset - 1, *offsets, base_offset + header.last_offset_delta + 1)
-        if any(after <= before for before, after in pairwise(limits)):
+        if header.last_offset_delta < 0 or any(after <= before for before, after in pairwise(limits)):
             raise _malformed(header, data)
     return cast("list[Record]", records)
 

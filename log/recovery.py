@@ -99,7 +99,8 @@ class Recovery:
 
     def run(self, *, recovery_point: int | None, log_start_offset: int, clean: bool) -> None:
         """Open what is there. Without a recovery point (its checkpoint was lost) everything is scanned, and a bad batch
-        counts as torn only if nothing valid follows it."""
+        counts as torn only if nothing valid follows it.
+        """
         self._log_start_offset = log_start_offset
         names = self._remove_leftovers(self._disk.list(self._folder))
         bases = base_offsets(names, LOG_SUFFIX)
@@ -138,8 +139,13 @@ class Recovery:
 
     def _live(self) -> list[Segment]:
         """The segments that hold records from the log start on. Those before it were about to be deleted, and may be
-        torn; they are left to retention, and not looked at."""
-        return [segment for segment in self.segments if not (segment.sealed and segment.next_offset <= self._log_start_offset)]
+        torn; they are left to retention, and not looked at.
+        """
+        return [
+            segment
+            for segment in self.segments
+            if not (segment.sealed and segment.next_offset <= self._log_start_offset)
+        ]
 
     def _rebuild_missing_indexes(self, names: list[str]) -> None:
         """Sealed segments whose index files are missing are walked now; the others are checked when first used."""
@@ -299,7 +305,7 @@ class Recovery:
             for at, header in walk(segment.file, position, segment.size, expected, check_crc=True):
                 if header.leader_epoch < self.epochs.latest:
                     reason = f"the batch has leader epoch {header.leader_epoch} after epoch {self.epochs.latest}"
-                    raise BadBatchError(at, header.base_offset, reason)
+                    raise BadBatchError(at, header.base_offset, reason)  # noqa: TRY301  as walk's own
                 segment.note(at, header)
                 self._replay(header)
                 expected = header.next_offset
@@ -342,7 +348,7 @@ class Recovery:
         return position, expected
 
     def _judge(self, index: int, error: BadBatchError, recovery_point: int, *, point_is_known: bool) -> None:
-        """Torn or damaged?"""
+        """Decide whether a bad batch is torn, and cut it, or damaged, and say so."""
         segment = self.segments[index]
         torn = error.offset >= recovery_point
         if torn and not point_is_known:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .segment import Segment
     from ..settings import TopicConfig
+    from .segment import Segment
 
 
 class Expired(NamedTuple):

@@ -181,7 +181,7 @@ class Segment:
         self._marks.clear()
 
     def tail_start(self) -> tuple[int, int]:
-        """(position, base offset of the batch there) from where the last index entries must be checked and continued."""
+        """(position, base offset of the batch there) from where the indexes must be checked and continued."""
         last_time = self._time_index.last
         offset = self.base_offset if last_time is None else last_time[1]
         entry = self._offset_index.before(offset)
@@ -208,7 +208,7 @@ class Segment:
             raise IndexFormatError(message)
 
     def rebuild(self, reason: str) -> None:
-        """Build the indexes anew from the batches' headers, as far as these fit together: else ``bad`` says where not."""
+        """Build the indexes anew from the batches' headers, as far as these fit: ``bad`` says where they do not."""
         self.rebuilt_reason = reason
         self.bad = None
         self._reset_indexes()
@@ -238,8 +238,11 @@ class Segment:
         self._loaded = True
         if self.sealed:
             self._time_index.append(self.max_timestamp, self.max_timestamp_offset)
-        if self.size and (self.bad is None or self.bad.position):
-            self.first_timestamp = header_at(self.file, 0, self.size).max_timestamp
+        if self.size:
+            try:
+                self.first_timestamp = header_at(self.file, 0, self.size, self.base_offset).max_timestamp
+            except BadBatchError as error:
+                self.bad = error
 
     def note(self, position: int, header: BatchHeader) -> None:
         """Take a batch that is in the file into the indexes."""
@@ -277,7 +280,7 @@ class Segment:
     # Append
 
     def append(self, buffers: Sequence[Buffer], batches: Sequence[tuple[int, int, int]]) -> None:
-        """Write batches in one call; each is (size, last offset, largest timestamp). After OSError nothing has changed."""
+        """Write batches in one call; each is (size, last offset, largest timestamp). An OSError changes nothing."""
         assert not self.sealed
         assert self._loaded
         position = self.size
@@ -350,7 +353,8 @@ class Segment:
 
     def near(self, offset: int) -> tuple[int, int]:
         """(position, base offset there) of some batch at or before the one that holds the offset, by the index if it is
-        of use. Does not load the segment."""
+        of use. Does not load the segment.
+        """
         try:
             if not self._loaded:
                 self.read_indexes(None)
@@ -407,7 +411,7 @@ class Segment:
         return header
 
     def read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
-        """Whole batches, as stored, from the one that holds the offset, up to max_bytes but at least one, below end_offset.
+        """Whole batches, as stored, from the one that holds the offset: max_bytes at most, or one, below end_offset.
 
         b"" if that batch reaches past end_offset. At the tail this is one read and no search.
         """

@@ -98,7 +98,7 @@ def with_append_time(batch: memoryview, now_ms: int) -> memoryview:
 
 
 def replicated_batches(data: Buffer, leader_epoch: int) -> list[tuple[BatchHeader, memoryview]]:
-    """The batches of a leader's answer, each checked: whole, CRC right, offsets following each other, epochs not going back.
+    """The batches of a leader's answer, checked: whole, CRC right, offsets without gaps, epochs not going back.
 
     Raises CorruptMessageError if any of them is not right; then none may be appended.
     """

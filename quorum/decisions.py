@@ -22,20 +22,21 @@ from ..errors import (
     UnknownTopicOrPartitionError,
 )
 from ..settings import normalised_overrides, topic_setting
-from ..transport.messages import (
+from ..transport.config_messages import (
     CLIENT_RESOURCE,
     TOPIC_RESOURCE,
     AlterConfigsReply,
     AlterConfigsRequest,
-    Body,
+    ResourceChange,
+    ResourceResult,
+)
+from ..transport.messages import (
     CreatePartitionsRequest,
     CreateTopicsRequest,
     DeleteTopicsRequest,
     InitProducerIdReply,
     NewTopic,
     PartitionCount,
-    ResourceChange,
-    ResourceResult,
     TopicResult,
     TopicsReply,
 )
@@ -44,17 +45,23 @@ from .placement import place
 from .records import CreateTopic, MetadataRecord, NextProducerId, RemoveTopic, SetConfig, SetPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from ..transport.message_base import Body
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..settings import BrokerConfig
 
 MAX_PARTITIONS = 100_000
-"""Partitions of one topic: enough for anybody, and few enough that a slip of the finger does not fill the disk."""
+"""Partitions of one topic, and new ones of one request: enough for anybody, and few enough that a slip of the finger
+fills neither the disk nor the memory."""
+
+MAX_ENTRIES = 2000
+"""Topics or resources of one request: each is decided against the image that those before it make."""
 
 PRODUCER_ID_BLOCK = 1000
 QUOTAS = ("producer_byte_rate", "consumer_byte_rate")
 """What may be set for a client: bytes a second."""
 
+_QUOTA = re.compile(r"[0-9]{1,19}")
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -84,24 +91,33 @@ def create_topics(
     image: MetadataImage, request: CreateTopicsRequest, config: BrokerConfig, topic_id: Callable[[str, int], str]
 ) -> Decision:
     """Decide about new topics; topic_id makes an id from a name and the metadata offset it will stand at."""
+    _check_entries(request.topics)
     records: list[MetadataRecord] = []
     results: list[TopicResult] = []
+    room = MAX_PARTITIONS
     for wanted in request.topics:
         try:
-            made = _create_topic(image, wanted, config, topic_id)
+            made = _create_topic(image, wanted, config, topic_id, room)
         except BrokerError as error:
             results.append(TopicResult(wanted.topic, error.code, error.message))
             continue
         image = apply(image, made, TOPIC_RESOURCE)
         records += made
         topic = image.topics[wanted.topic]
+        room -= len(topic.partitions)
         factor = len(topic.partitions[0].replicas)
         results.append(TopicResult(topic.name, 0, None, topic.topic_id, len(topic.partitions), factor))
     return Decision([] if request.validate_only else records, TopicsReply(results))
 
 
+def _check_entries(entries: Sequence[object]) -> None:
+    if len(entries) > MAX_ENTRIES:
+        message = f"one request may change {MAX_ENTRIES} topics or resources, and this one has {len(entries)}: split it"
+        raise PolicyViolationError(message)
+
+
 def _create_topic(
-    image: MetadataImage, wanted: NewTopic, config: BrokerConfig, topic_id: Callable[[str, int], str]
+    image: MetadataImage, wanted: NewTopic, config: BrokerConfig, topic_id: Callable[[str, int], str], room: int
 ) -> list[MetadataRecord]:
     check_topic_name(wanted.topic)
     if wanted.topic in image.topics:
@@ -109,8 +125,9 @@ def _create_topic(
             f"the topic {wanted.topic} exists already, with {len(image.topics[wanted.topic].partitions)} partitions"
         )
         raise TopicExistsError(message)
-    assignments = _assignments(image, wanted, config)
-    overrides = _checked_overrides(dict(_without_repeats(wanted.configs)), config, len(assignments[0]))
+    assignments = _assignments(image, wanted, config, room)
+    _check_no_repeats(wanted.configs)
+    overrides = _checked_overrides(dict(wanted.configs), config, len(assignments[0]))
     records: list[MetadataRecord] = [CreateTopic(wanted.topic, topic_id(wanted.topic, image.end_offset))]
     records += [_new_partition(wanted.topic, index, replicas) for index, replicas in enumerate(assignments)]
     records += [SetConfig(TOPIC_RESOURCE, wanted.topic, key, value) for key, value in overrides.items()]
@@ -121,12 +138,14 @@ def _new_partition(topic: str, partition: int, replicas: list[int]) -> SetPartit
     return SetPartition(topic, partition, replicas, isr=replicas, leader=replicas[0], leader_epoch=0)
 
 
-def _assignments(image: MetadataImage, wanted: NewTopic, config: BrokerConfig) -> list[list[int]]:
+def _assignments(image: MetadataImage, wanted: NewTopic, config: BrokerConfig, room: int) -> list[list[int]]:
     if wanted.assignments:
         _check_assignments(image, wanted)
+        _check_room(wanted.topic, len(wanted.assignments), room)
         return wanted.assignments
     count = config.num_partitions if wanted.partitions == -1 else wanted.partitions
     _check_partition_count(wanted.topic, count)
+    _check_room(wanted.topic, count, room)
     factor = wanted.replication_factor
     if factor == -1:
         factor = config.default_replication_factor
@@ -139,6 +158,14 @@ def _check_partition_count(topic: str, count: int) -> None:
     if not 1 <= count <= MAX_PARTITIONS:
         message = (
             f"the topic {topic} cannot have {count} partitions: at least 1 and at most {MAX_PARTITIONS} are allowed"
+        )
+        raise InvalidPartitionsError(message)
+
+
+def _check_room(topic: str, new: int, room: int) -> None:
+    if new > room:
+        message = (
+            f"the topic {topic} would get {new} partitions, and one request may make {MAX_PARTITIONS} in all: split it"
         )
         raise InvalidPartitionsError(message)
 
@@ -166,13 +193,15 @@ def _check_assignments(image: MetadataImage, wanted: NewTopic) -> None:
             raise InvalidReplicationFactorError(message)
 
 
-def _without_repeats(configs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    keys = [key.replace("_", ".") for key, _ in configs]
-    repeated = [key for key in keys if keys.count(key) > 1]
-    if repeated:
-        message = f"the setting {repeated[0]} is given more than once"
-        raise InvalidRequestError(message)
-    return configs
+def _check_no_repeats(configs: Sequence[tuple[str, str | None]]) -> None:
+    """Refuse a setting that is given twice, be it under two spellings."""
+    seen: set[str] = set()
+    for key, _ in configs:
+        dotted = key.replace("_", ".")
+        if dotted in seen:
+            message = f"the setting {key} is given more than once"
+            raise InvalidRequestError(message)
+        seen.add(dotted)
 
 
 def _checked_overrides(overrides: Mapping[str, str], config: BrokerConfig, factor: int) -> dict[str, str]:
@@ -220,23 +249,26 @@ def _unknown_topic(name: str) -> UnknownTopicOrPartitionError:
 
 def create_partitions(image: MetadataImage, request: CreatePartitionsRequest) -> Decision:
     """Decide about more partitions for topics."""
+    _check_entries(request.topics)
     records: list[MetadataRecord] = []
     results: list[TopicResult] = []
+    room = MAX_PARTITIONS
     for wanted in request.topics:
         try:
-            made = _add_partitions(image, wanted)
+            made = _add_partitions(image, wanted, room)
         except BrokerError as error:
             results.append(TopicResult(wanted.topic, error.code, error.message))
             continue
         image = apply(image, made, TOPIC_RESOURCE)
         records += made
+        room -= len(made)
         topic = image.topics[wanted.topic]
         factor = len(topic.partitions[0].replicas)
         results.append(TopicResult(topic.name, 0, None, topic.topic_id, wanted.total, factor))
     return Decision([] if request.validate_only else records, TopicsReply(results))
 
 
-def _add_partitions(image: MetadataImage, wanted: PartitionCount) -> list[MetadataRecord]:
+def _add_partitions(image: MetadataImage, wanted: PartitionCount, room: int) -> list[MetadataRecord]:
     topic = image.topics.get(wanted.topic)
     if topic is None:
         raise _unknown_topic(wanted.topic)
@@ -247,6 +279,7 @@ def _add_partitions(image: MetadataImage, wanted: PartitionCount) -> list[Metada
         )
         raise InvalidPartitionsError(message)
     _check_partition_count(topic.name, wanted.total)
+    _check_room(topic.name, wanted.total - now, room)
     factor = len(topic.partitions[0].replicas)
     placed = place(image.nodes.values(), image.partitions_count, wanted.total - now, factor)
     return [_new_partition(topic.name, now + index, replicas) for index, replicas in enumerate(placed)]
@@ -256,6 +289,7 @@ def alter_configs(image: MetadataImage, request: AlterConfigsRequest, config: Br
     """Decide about changed settings of topics and clients; all changes of a resource are taken, or none."""
     records: list[MetadataRecord] = []
     results: list[ResourceResult] = []
+    _check_entries(request.resources)
     for change in request.resources:
         try:
             made = _alter(image, change, config)
@@ -269,10 +303,7 @@ def alter_configs(image: MetadataImage, request: AlterConfigsRequest, config: Br
 
 
 def _alter(image: MetadataImage, change: ResourceChange, config: BrokerConfig) -> list[MetadataRecord]:
-    keys = [key for key, _ in change.configs]
-    if len(set(keys)) != len(keys):
-        message = f"a setting of {change.name!r} is given more than once: {', '.join(keys)}"
-        raise InvalidRequestError(message)
+    _check_no_repeats(change.configs)
     given = {key: value for key, value in change.configs if value is not None}
     if change.type == TOPIC_RESOURCE:
         normal, dropped = _altered_topic(image, change, given, config)
@@ -315,8 +346,8 @@ def _altered_quotas(change: ResourceChange, given: Mapping[str, str]) -> tuple[d
         if key not in QUOTAS:
             message = f"there is no quota {key!r}; the quotas of a client are {' and '.join(QUOTAS)}"
             raise InvalidConfigError(message)
-        if value is not None and not (value.isascii() and value.isdigit() and 0 < int(value) < 2**63):
-            message = f"the quota {key}={value!r} has to be a whole number of bytes a second, at least 1"
+        if value is not None and not (_QUOTA.fullmatch(value) and 0 < int(value) < 2**63):
+            message = f"the quota {key}={value[:40]!r} has to be a whole number of bytes a second, at least 1"
             raise InvalidConfigError(message)
     return dict(given), [key for key, value in change.configs if value is None]
 

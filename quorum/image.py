@@ -82,6 +82,8 @@ def apply(image: MetadataImage, records: Iterable[MetadataRecord], topic_resourc
     nodes, topics, configs = dict(image.nodes), dict(image.topics), dict(image.configs)
     next_producer_id = image.next_producer_id
     offset = image.end_offset
+    # Partitions of the topics that change, as lists: a tuple for each record would take minutes for a large topic.
+    changing: dict[str, list[PartitionImage]] = {}
     for record in records:
         match record:
             case RegisterNode(node_id, host, port, rack):
@@ -91,15 +93,20 @@ def apply(image: MetadataImage, records: Iterable[MetadataRecord], topic_resourc
                 topics[name] = TopicImage(name, topic_id)
             case RemoveTopic(name):
                 del topics[name]
+                changing.pop(name, None)
                 configs.pop((topic_resource, name), None)
             case SetPartition():
-                topics[record.topic] = _with_partition(topics[record.topic], record)
+                if record.topic not in changing:
+                    changing[record.topic] = list(topics[record.topic].partitions)
+                _set_partition(changing[record.topic], record)
             case SetConfig():
                 _set_config(configs, record)
             case NextProducerId(producer_id):
                 assert producer_id >= next_producer_id, f"producer ids go back: {next_producer_id} to {producer_id}"
                 next_producer_id = producer_id
         offset += 1
+    for name, partitions in changing.items():
+        topics[name] = replace(topics[name], partitions=tuple(partitions))
     return replace(
         image,
         end_offset=offset,
@@ -110,16 +117,17 @@ def apply(image: MetadataImage, records: Iterable[MetadataRecord], topic_resourc
     )
 
 
-def _with_partition(topic: TopicImage, record: SetPartition) -> TopicImage:
+def _set_partition(partitions: list[PartitionImage], record: SetPartition) -> None:
     new = PartitionImage(tuple(record.replicas), tuple(record.isr), record.leader, record.leader_epoch)
-    assert set(new.isr) <= set(new.replicas), f"{topic.name}-{record.partition}: ISR {new.isr} outside {new.replicas}"
-    old = topic.partitions
-    assert record.partition <= len(old), f"{topic.name}: partition {record.partition} comes before {len(old)}"
-    if record.partition == len(old):
-        return replace(topic, partitions=(*old, new))
-    before = old[record.partition].leader_epoch
-    assert new.leader_epoch >= before, f"{topic.name}-{record.partition}: leader epoch {before} to {new.leader_epoch}"
-    return replace(topic, partitions=(*old[: record.partition], new, *old[record.partition + 1 :]))
+    assert set(new.isr) <= set(new.replicas), f"{record.topic}-{record.partition}: ISR {new.isr} outside {new.replicas}"
+    count = len(partitions)
+    assert 0 <= record.partition <= count, f"{record.topic}: partition {record.partition} comes before {count}"
+    if record.partition == count:
+        partitions.append(new)
+        return
+    before = partitions[record.partition].leader_epoch
+    assert new.leader_epoch >= before, f"{record.topic}-{record.partition}: leader epoch {before} to {new.leader_epoch}"
+    partitions[record.partition] = new
 
 
 def _set_config(configs: dict[tuple[int, str], Mapping[str, str]], record: SetConfig) -> None:

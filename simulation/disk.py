@@ -65,9 +65,9 @@ class _Folder:
     def __init__(self) -> None:
         self.entries: dict[str, _Inode | _Folder] = {}
         self.stable: dict[str, _Inode | _Folder] = {}
-        self.changes: list[Callable[[dict[str, _Inode | _Folder]], None]] = []
+        self.changes: list[Callable[[dict[str, _Inode | _Folder]], object]] = []
 
-    def change(self, what: Callable[[dict[str, _Inode | _Folder]], None]) -> None:
+    def change(self, what: Callable[[dict[str, _Inode | _Folder]], object]) -> None:
         what(self.entries)
         self.changes.append(what)
 

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 
 def make_batch(
-    timestamps: Sequence[int], *, value_bytes: int = 10, producer_id: int = -1, producer_epoch: int = -1, sequence: int = -1
+    timestamps: Sequence[int],
+    *,
+    value_bytes: int = 10,
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    sequence: int = -1,
 ) -> tuple[BatchHeader, bytes]:
     """A batch as a client sends it, one record for each timestamp, and its header."""
     records = [(timestamp, None, b"v" * value_bytes, ()) for timestamp in timestamps]
-    batch = bytes(
-        encode_batch(records, producer_id=producer_id, producer_epoch=producer_epoch, base_sequence=sequence)
-    )
+    batch = bytes(encode_batch(records, producer_id=producer_id, producer_epoch=producer_epoch, base_sequence=sequence))
     return read_header(batch), batch
 
 

@@ -101,8 +101,13 @@ def functions(source: Source) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef
             yield node
 
 
-def imports(source: Source) -> Iterator[Import]:
+@cache
+def imports(source: Source) -> tuple[Import, ...]:
     """Every import of a file, with relative ones resolved to names within the package."""
+    return tuple(find_imports(source))
+
+
+def find_imports(source: Source) -> Iterator[Import]:
     for_types = {
         inner
         for node in ast.walk(source.tree)

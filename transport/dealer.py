@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
 _MONITOR_EVENT = Struct("=HI")
+# Plain numbers: arithmetic on enumerations costs more than the calls it is for.
+_NOBLOCK = int(zmq.NOBLOCK)
+_SNDMORE_NOBLOCK = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+_POLLIN = int(zmq.POLLIN)
+_EVENTS = zmq.EVENTS
+_RCVMORE = zmq.RCVMORE
+
 _numbers = itertools.count()
 _shared: list[tuple[int, Context]] = []
 
@@ -113,8 +120,8 @@ class Dealer:
 
     def check(self) -> DealerState:
         """Hear what the monitor has to say."""
-        while self.state is not DealerState.BROKEN and int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            frames = self._monitor.recv_multipart(zmq.NOBLOCK)
+        while self.state is not DealerState.BROKEN and int(self._monitor.getsockopt(_EVENTS)) & _POLLIN:
+            frames = self._monitor.recv_multipart(_NOBLOCK)
             event, _ = _MONITOR_EVENT.unpack(frames[0])
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.state = DealerState.CONNECTED
@@ -135,20 +142,20 @@ class Dealer:
         try:
             last = len(frames) - 1
             for position in range(last):
-                self._send(frames[position], zmq.NOBLOCK | zmq.SNDMORE)
-            self._send(frames[last], zmq.NOBLOCK)
+                self._send(frames[position], _SNDMORE_NOBLOCK)
+            self._send(frames[last], _NOBLOCK)
         except zmq.Again:
             return False
         return True
 
     def receive(self) -> list[bytes] | None:
         """The frames of the next message, or None."""
-        if not int(self._get(zmq.EVENTS)) & zmq.POLLIN:
+        if not int(self._get(_EVENTS)) & _POLLIN:
             return None
         recv = self._recv
-        frames = [recv(zmq.NOBLOCK)]
-        while self._get(zmq.RCVMORE):
-            frames.append(recv(zmq.NOBLOCK))
+        frames = [recv(_NOBLOCK)]
+        while self._get(_RCVMORE):
+            frames.append(recv(_NOBLOCK))
         return frames
 
     def close(self, linger_ms: int = 0) -> None:

@@ -15,7 +15,8 @@ import msgpack
 import msgspec
 
 from ..errors import BrokerError, InvalidRequestError, UnsupportedVersionError
-from .messages import PROTOCOL_VERSION, REQUESTS, Body, Request
+from .message_base import PROTOCOL_VERSION, Body, Int64, Request
+from .messages import REQUESTS
 
 ERROR_API = -1
 """The API number of a reply to a message whose own API could not be read."""
@@ -61,9 +62,9 @@ class RawReply(NamedTuple):
 
 
 class _RequestHeader(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    api: int
-    version: int
-    correlation_id: int
+    api: Int64
+    version: Int64
+    correlation_id: Int64
     body: Any
 
 

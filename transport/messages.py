@@ -8,34 +8,10 @@ beside it.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from msgspec import field
 
-from msgspec import Meta, Struct
-
-Int8 = Annotated[int, Meta(ge=-(2**7), le=2**7 - 1)]
-Int16 = Annotated[int, Meta(ge=-(2**15), le=2**15 - 1)]
-Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
-Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-"""A size, a time-out or an index: 0 to 2^31-1."""
-Name = Annotated[str, Meta(max_length=1024)]
-"""A short text; a topic's own rules are checked where topics are, with an error of their own."""
-
-PROTOCOL_VERSION = 0
-
-
-class Body(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """Base of every body."""
-
-
-class Request(Body):
-    """Base of every request body."""
-
-    API: ClassVar[int]
-    REPLY: ClassVar[type[Body]]
-    BATCHES: ClassVar[bool] = False
-    """Whether frames with record batches follow the request's envelope."""
-
+from .config_messages import AlterConfigsRequest, DescribeConfigsRequest
+from .message_base import Body, Count, Int16, Int32, Int64, Name, Request
 
 # ---- Produce
 
@@ -203,7 +179,7 @@ class TopicInfo(Body):
     error_message: str | None = None
     topic_id: str = ""
     is_internal: bool = False
-    partitions: list[PartitionInfo] = []
+    partitions: list[PartitionInfo] = field(default_factory=list)
 
 
 class MetadataReply(Body):
@@ -276,8 +252,8 @@ class NewTopic(Body):
     topic: Name
     partitions: Int32 = -1
     replication_factor: Int16 = -1
-    configs: list[tuple[Name, str]] = []
-    assignments: list[list[Int32]] = []
+    configs: list[tuple[Name, str]] = field(default_factory=list)
+    assignments: list[list[Int32]] = field(default_factory=list)
     """Replicas of each partition, by hand; partitions and replication_factor are then -1."""
 
 
@@ -429,88 +405,6 @@ class OffsetForLeaderEpochRequest(Request):
     partitions: list[PartitionEpoch]
 
 
-# ---- Settings
-
-TOPIC_RESOURCE = 2
-BROKER_RESOURCE = 4
-CLIENT_RESOURCE = 256
-"""Quotas of one client id; the name "" stands for every client without quotas of its own."""
-
-
-class Resource(Body):
-    """What has settings: a topic by name, a broker by its id as text, a client by its client id."""
-
-    type: Int16
-    name: Name
-
-
-class ConfigValue(Body):
-    """A setting, its value as text, and where the value comes from: "topic", "broker", "client" or "default"."""
-
-    name: str
-    value: str
-    source: str
-    doc: str
-
-
-class ResourceConfigs(Body):
-    """The settings of one resource."""
-
-    type: int
-    name: str
-    error_code: int = 0
-    error_message: str | None = None
-    configs: list[ConfigValue] = []
-
-
-class DescribeConfigsReply(Body):
-    """One entry for each resource of the request."""
-
-    resources: list[ResourceConfigs]
-
-
-class DescribeConfigsRequest(Request):
-    """Read settings."""
-
-    API = 32
-    REPLY = DescribeConfigsReply
-
-    resources: list[Resource]
-
-
-class ResourceChange(Body):
-    """Settings to change; a value of nil goes back to the default."""
-
-    type: Int16
-    name: Name
-    configs: list[tuple[Name, str | None]]
-
-
-class ResourceResult(Body):
-    """What became of one resource's changes."""
-
-    type: int
-    name: str
-    error_code: int = 0
-    error_message: str | None = None
-
-
-class AlterConfigsReply(Body):
-    """One entry for each resource of the request."""
-
-    resources: list[ResourceResult]
-
-
-class AlterConfigsRequest(Request):
-    """Change settings of topics or clients, leaving the others as they are (KIP-339)."""
-
-    API = 44
-    REPLY = AlterConfigsReply
-
-    resources: list[ResourceChange]
-    validate_only: bool = False
-
-
 # ---- The node itself
 
 
@@ -563,9 +457,24 @@ class NodeStatusRequest(Request):
     REPLY = NodeStatusReply
 
 
-def _requests(root: type[Request]) -> list[type[Request]]:
-    return [sub for cls in root.__subclasses__() for sub in (cls, *_requests(cls))]
+_ALL: tuple[type[Request], ...] = (
+    ProduceRequest,
+    FetchRequest,
+    ListOffsetsRequest,
+    MetadataRequest,
+    ApiVersionsRequest,
+    CloseRequest,
+    CreateTopicsRequest,
+    DeleteTopicsRequest,
+    CreatePartitionsRequest,
+    DeleteRecordsRequest,
+    InitProducerIdRequest,
+    OffsetForLeaderEpochRequest,
+    DescribeLogDirsRequest,
+    NodeStatusRequest,
+    AlterConfigsRequest,
+    DescribeConfigsRequest,
+)
 
-
-REQUESTS: dict[int, type[Request]] = {cls.API: cls for cls in _requests(Request)}
+REQUESTS = {cls.API: cls for cls in _ALL}
 """Request type by API number."""

@@ -6,6 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .broker import CPU_FIGURES, CpuMeter
 from .row import Figure, Row, wait_for
 
 if TYPE_CHECKING:
@@ -30,15 +31,8 @@ def fill(bench: Bench, value_bytes: int) -> None:
         return
     client.create_topic(topic)
     size = bench.scaled(COUNTS[value_bytes]) * (value_bytes + 7)
-    client.fill(topic, size, value_bytes=value_bytes, batch_bytes=BATCH_BYTES)
-    end = -1
-
-    def settled() -> bool:
-        nonlocal end
-        before, end = end, client.end_offset(topic)
-        return end == before > 0
-
-    wait_for(settled, "all records readable")
+    end = client.fill(topic, size, value_bytes=value_bytes, batch_bytes=BATCH_BYTES)
+    wait_for(lambda: client.end_offset(topic) == end, "all records readable")
     bench.kept[topic] = end
 
 
@@ -72,22 +66,24 @@ def consume(bench: Bench, *, value_bytes: int, how: Callable[[Any, int], None]) 
     topic = topic_of(value_bytes)
     end = bench.kept[topic]
     assert isinstance(end, int)
-    servers = bench.shared_broker.servers
+    broker = bench.shared_broker
     with Consumer(
-        topic, bootstrap_servers=servers, auto_offset_reset="earliest", consumer_timeout_ms=TIMEOUT_MS
+        topic, bootstrap_servers=broker.servers, auto_offset_reset="earliest", consumer_timeout_ms=TIMEOUT_MS
     ) as consumer:
         next(iter(consumer))
+        cpu = CpuMeter(broker.node_pid)
         begun = time.perf_counter()
         how(consumer, end - 1)
         seconds = time.perf_counter() - begun
-    return {"records": (end - 1) / seconds, "data": (end - 1) * value_bytes / seconds / 1e6}
+        spent = cpu.per_record(end - 1)
+    return {"records": (end - 1) / seconds, "data": (end - 1) * value_bytes / seconds / 1e6, **spent}
 
 
 def _row(value_bytes: int, how: Callable[[Any, int], None], name: str, elsewhere: str) -> Row:
     return Row(
         name,
         "default topic, page cache",
-        (Figure("records", "1/s", "", elsewhere), Figure("data", "MB/s")),
+        (Figure("records", "1/s", "", elsewhere), Figure("data", "MB/s"), *CPU_FIGURES),
         partial(consume, value_bytes=value_bytes, how=how),
         partial(fill, value_bytes=value_bytes),
     )

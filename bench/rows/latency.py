@@ -10,6 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .broker import CPU_FIGURES, CpuMeter
 from .row import Figure, Row, percentiles
 from .startup import CHILD
 
@@ -40,12 +41,15 @@ def acknowledge(bench: Bench, *, acks: int | str, count: int) -> Measured:
     times = []
     with Producer(bootstrap_servers=bench.shared_broker.servers, acks=acks) as producer:
         for number in range(WARM_UP + bench.scaled(count)):
+            if number == WARM_UP:
+                cpu = CpuMeter(bench.shared_broker.node_pid)
             begun = time.perf_counter()
             producer.send(topic, value).get(timeout=TIMEOUT_SECONDS)
             if number >= WARM_UP:
                 times.append(time.perf_counter() - begun)
+    spent = cpu.per_record(len(times))
     bench.shared_broker.client.delete_topic(topic)
-    return percentiles(times, MARKS)
+    return {**percentiles(times, MARKS), **spent}
 
 
 def end_to_end(bench: Bench, *, flush: str, count: int) -> Measured:
@@ -91,13 +95,14 @@ ROWS = (
     Row(
         "latency of an ack",
         "100 B, acks=1, not flushed before the ack",
-        _figures(("confluent-kafka 174; redis-py 151; nats-py 228", "confluent-kafka 317; redis-py 238; nats-py 427")),
+        _figures(("confluent-kafka 174; redis-py 151; nats-py 228", "confluent-kafka 317; redis-py 238; nats-py 427"))
+        + CPU_FIGURES,
         partial(acknowledge, acks=1, count=4_000),
     ),
     Row(
         "latency of an ack, flushed",
         "100 B, acks=all, flush=ack: on disk before the ack",
-        _figures(("confluent-kafka 174, page cache", "confluent-kafka 317, page cache")),
+        _figures(("confluent-kafka 174, page cache", "confluent-kafka 317, page cache")) + CPU_FIGURES,
         partial(acknowledge, acks="all", count=2_000),
     ),
     Row(

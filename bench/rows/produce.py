@@ -6,6 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .broker import CPU_FIGURES, CpuMeter
 from .row import Figure, Row, wait_for
 
 if TYPE_CHECKING:
@@ -43,14 +44,16 @@ def produce(
     count = bench.scaled(count) // CHUNK * CHUNK
     with Producer(bootstrap_servers=broker.servers, acks=acks) as producer:
         producer.send(topic, value).get(timeout=FLUSH_SECONDS)
+        cpu = CpuMeter(broker.node_pid)
         begun = time.perf_counter()
         how(producer, topic, value, count)
         producer.flush(FLUSH_SECONDS)
         seconds = time.perf_counter() - begun
+        spent = cpu.per_record(count)
     # acks=1 does not wait for the flush, and readers do
     wait_for(lambda: broker.client.end_offset(topic) == count + 1, "all records readable")
     broker.client.delete_topic(topic)
-    return {"records": count / seconds, "data": count * value_bytes / seconds / 1e6}
+    return {"records": count / seconds, "data": count * value_bytes / seconds / 1e6, **spent}
 
 
 def _row(
@@ -64,7 +67,7 @@ def _row(
     how: Callable[[Any, str, bytes, int], None],
 ) -> Row:
     measure = partial(produce, count=count, value_bytes=value_bytes, acks=acks, how=how)
-    return Row(name, settings, (Figure("records", "1/s", "", elsewhere), Figure("data", "MB/s")), measure)
+    return Row(name, settings, (Figure("records", "1/s", "", elsewhere), Figure("data", "MB/s"), *CPU_FIGURES), measure)
 
 
 ELSEWHERE_100 = "confluent-kafka 1.0 M; Redis Streams 361 k; NATS (Go) 110 k"

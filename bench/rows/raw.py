@@ -32,7 +32,7 @@ from .row import wait_for
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zmqbroker.transport.messages import Body, Request
+    from zmqbroker.transport.message_base import Body, Request
 
 B = TypeVar("B")
 
@@ -116,8 +116,9 @@ class RawClient:
         return -entry.error_code if entry.error_code else entry.offset
 
     def fetch(self, topic: str, offset: int, max_bytes: int = 1 << 20) -> bytes:
-        """The batches from an offset on; at once, even if there are none."""
-        request = FetchRequest(0, 0, max_bytes, [PartitionFetch(topic, 0, offset, max_bytes)])
+        """The batches from an offset on, as soon as it may be read."""
+        wait_ms = int(TIMEOUT_SECONDS * 500)
+        request = FetchRequest(wait_ms, 1, max_bytes, [PartitionFetch(topic, 0, offset, max_bytes)])
         reply, frames = self.call(request, FetchReply)
         if reply.partitions[0].error_code:
             message = f"fetching {topic} at {offset} failed: {reply.partitions[0].error_message}"
@@ -125,12 +126,12 @@ class RawClient:
         return frames[0]
 
     def fill(self, topic: str, total_bytes: int, *, value_bytes: int, batch_bytes: int, acks: int = 1) -> int:
-        """Produce about so many bytes in equal batches, many in flight; the records that each batch holds."""
+        """Produce about so many bytes in equal batches, many in flight; how many records."""
         now_ms = int(time.time() * 1000)
         count = max(1, batch_bytes // (value_bytes + 10))
         batch = encode_batch([(now_ms, None, bytes(value_bytes), [])] * count)
         request = ProduceRequest(acks, 30_000, [PartitionData(topic, 0)])
-        left = max(1, total_bytes // len(batch))
+        batches = left = max(1, total_bytes // len(batch))
         in_flight = 0
         while left or in_flight:
             while left and in_flight < WINDOW:
@@ -142,7 +143,7 @@ class RawClient:
             if entry.error_code:
                 message = f"producing to {topic} failed: {entry.error_message}"
                 raise RuntimeError(message)
-        return count
+        return count * batches
 
 
 def _raise_if_refused(body: Body) -> None:

@@ -46,14 +46,9 @@ def fill_and_kill(bench: Bench) -> None:
     client = broker.client
     client.create_topic(TOPIC)
     before = (broker.data_dir / CHECKPOINT).read_bytes()
-    client.fill(TOPIC, size, value_bytes=VALUE_BYTES, batch_bytes=BATCH_BYTES)
+    end = client.fill(TOPIC, size, value_bytes=VALUE_BYTES, batch_bytes=BATCH_BYTES)
     broker.kill()
     checkpoints = {"recent": (broker.data_dir / CHECKPOINT).read_bytes(), "none": before}
-    client = broker.client
-    broker.launch()
-    client.wait_ready()
-    end = client.end_offset(TOPIC)
-    broker.kill()
     stored = sum(file.stat().st_size for file in (broker.data_dir / f"{TOPIC}-0").glob("*.log"))
     bench.kept["recovery"] = _Killed(broker, end, stored / end, checkpoints)
 
@@ -72,7 +67,7 @@ def _recover(bench: Bench, which: str) -> Measured:
     data = client.fetch(TOPIC, end - 1)
     seconds = time.perf_counter() - begun
     assert len(data) > BATCH_BYTES // 2, "the last record did not come"
-    assert client.end_offset(TOPIC) == end, "the log's end has moved"
+    assert client.end_offset(TOPIC) == end, "the log does not end where it did"
     broker.kill()
     return {
         "last record": seconds * 1000,

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from zmqbroker.transport.messages import (
-    TOPIC_RESOURCE,
-    AlterConfigsRequest,
-    ListOffsetsRequest,
-    PartitionTimestamp,
-    ResourceChange,
-)
+from zmqbroker.transport.config_messages import TOPIC_RESOURCE, AlterConfigsRequest, ResourceChange
+from zmqbroker.transport.messages import ListOffsetsRequest, PartitionTimestamp
 
 
 @pytest.fixture

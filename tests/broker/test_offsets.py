@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from zmqbroker.transport.config_messages import TOPIC_RESOURCE, AlterConfigsRequest, ResourceChange
 from zmqbroker.transport.messages import (
     DeleteRecordsRequest,
     DescribeLogDirsRequest,
@@ -130,10 +131,11 @@ def test_ends_of_leader_epochs(node):
 
 def test_retention_by_time(make_node, eventually):
     client = make_node(log_retention_check_interval_ms=10).client()
-    client.create("a", retention_ms=60_000, segment_bytes=1000)
+    client.create("a", retention_ms=-1, segment_bytes=1000)
     old = time.time_ns() // 1_000_000 - 120_000
     for index in range(10):
         client.produce("a", b"%d" % index * 400, timestamp=old if index < 6 else old + 120_000)
+    client.call(AlterConfigsRequest([ResourceChange(TOPIC_RESOURCE, "a", [("retention.ms", "60000")])]))
     eventually(lambda: look_up(client, EARLIEST).offset == 6, "the old segments are gone")
     assert client.fetch("a", 5)[0].error_code == 1
     assert len(client.values("a", 6)) == 4

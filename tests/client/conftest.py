@@ -140,12 +140,13 @@ class ScriptedServer:
         raw = env.split_request(frames[0])
         heard = Heard(raw.api, raw.correlation_id, env.decode_request(raw), frames[1:], identity)
         rules = self.rules[raw.api]
+        with self.changed:
+            self.heard.append(heard)
         outcome = rules.pop(0)(heard) if rules else None
         if outcome is None:
             outcome = self._usual(heard)
         self._send(router, heard, outcome)
         with self.changed:
-            self.heard.append(heard)
             self.changed.notify_all()
 
     def _send(self, router: Any, heard: Heard, outcome: Any) -> None:
@@ -170,7 +171,7 @@ class ScriptedServer:
 
     # ---- usual answers
 
-    def _usual(self, heard: Heard) -> Any:
+    def _usual(self, heard: Heard) -> Any:  # noqa: PLR0911 - one answer a request type
         body = heard.body
         if isinstance(body, m.ApiVersionsRequest):
             return m.ApiVersionsReply("scripted", 1, [], self.credit_bytes, self.max_request_bytes, "scripted")

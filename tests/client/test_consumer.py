@@ -19,7 +19,7 @@ def make(server, *topics, **settings) -> Consumer:
     return Consumer(*topics, bootstrap_servers=server.servers, **{"auto_offset_reset": "earliest", **FAST, **settings})
 
 
-def fill(server, values, topic="t", partition=0, compression=0, batch=10):
+def fill(server, values, topic="t", *, partition=0, compression=0, batch=10):
     """Store values at the server, some to a batch."""
     server.topics[topic] = max(server.topics.get(topic, 0), partition + 1)
     for start in range(0, len(values), batch):

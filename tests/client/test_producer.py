@@ -211,8 +211,9 @@ def test_a_restarted_broker_is_found_again(server):
 
 def test_without_a_broker_the_cause_is_named(server):
     server.kill()
-    with make(server, max_block_ms=200) as producer, pytest.raises(
-        errors.NetworkError, match=r"max_block_ms=200: tcp://127.0.0.1:\d+: the connection was refused"
+    with (
+        make(server, max_block_ms=200) as producer,
+        pytest.raises(errors.NetworkError, match=r"max_block_ms=200: tcp://127.0.0.1:\d+: the connection was refused"),
     ):
         producer.send("t", b"x")
 
@@ -229,7 +230,7 @@ def test_a_full_buffer_blocks_then_raises(server):
     with make(server, buffer_memory=5_000, batch_size=500, max_block_ms=150) as producer:
         producer.send("t", b"0").get(5)
         server.once(PRODUCE, *[lambda _: DROP] * 100)
-        with pytest.raises(errors.BufferTimeoutError, match="buffer_memory=5000"):
+        with pytest.raises(errors.BufferTimeoutError, match="buffer_memory=5000"):  # noqa: PT012 - any of them
             for _ in range(200):
                 producer.send("t", b"x" * 100)
         assert producer.metrics()["buffer_used_bytes"] < 6_000

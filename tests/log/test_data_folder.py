@@ -10,7 +10,6 @@ import sys
 import threading
 
 import pytest
-
 from zmqbroker.errors import StorageError
 from zmqbroker.log.checkpoints import CheckpointFormatError, decode_offsets, encode_offsets
 from zmqbroker.log.data_folder import DataFolder, DataFolderError, split_folder_name
@@ -85,14 +84,16 @@ def test_a_second_process_is_refused_in_one_sentence(path):
 
 def test_a_folder_of_another_cluster_or_node_is_refused(path):
     open_folder(path).close(clean=True)
-    with pytest.raises(DataFolderError, match="fresh-cluster.*other"):
+    with pytest.raises(DataFolderError, match=r"fresh-cluster.*other"):
         open_folder(path, cluster_id="other")
-    with pytest.raises(DataFolderError, match="node 1.*node 2"):
+    with pytest.raises(DataFolderError, match=r"node 1.*node 2"):
         open_folder(path, node_id=2)
     open_folder(path).close(clean=True)
 
 
-@pytest.mark.parametrize("text", ["", "rubbish", "version=1\ncluster.id=a\n", "version=7\ncluster.id=a\nnode.id=1\n", None])
+@pytest.mark.parametrize(
+    "text", ["", "rubbish", "version=1\ncluster.id=a\n", "version=7\ncluster.id=a\nnode.id=1\n", None]
+)
 def test_lost_meta_properties_never_means_a_new_folder(path, text):
     folder = open_folder(path)
     fill(folder)
@@ -101,7 +102,7 @@ def test_lost_meta_properties_never_means_a_new_folder(path, text):
         (path / "meta.properties").unlink()
     else:
         (path / "meta.properties").write_text(text)
-    with pytest.raises(DataFolderError, match="meta.properties"):
+    with pytest.raises(DataFolderError, match=r"meta.properties"):
         open_folder(path)
     assert (path / "my-topic-3").exists()
 

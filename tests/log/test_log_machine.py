@@ -7,7 +7,6 @@ from random import Random
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
 from zmqbroker.errors import DuplicateSequenceError, OutOfOrderSequenceError, StorageError
 from zmqbroker.log.batch import read_header
 from zmqbroker.log.data_folder import DataFolder

@@ -6,7 +6,6 @@ import dataclasses
 from errno import EIO, ENOSPC
 
 import pytest
-
 from zmqbroker.errors import (
     CorruptMessageError,
     DuplicateSequenceError,
@@ -156,16 +155,15 @@ def test_a_failed_flush_ends_appends(disk, log):
     log.close()
 
 
-def test_flush_jobs_overlap(log):
+def test_one_flush_at_a_time_covers_what_it_found(log):
     append(log, *[produced(i, value_bytes=300) for i in range(4)])
     first = log.start_flush()
     append(log, produced(4))
-    second = log.start_flush()
-    second.run()
-    log.finish_flush(second)
-    assert log.recovery_point == 5
+    assert log.start_flush() is None
     first.run()
     log.finish_flush(first)
+    assert log.recovery_point == 4
+    flush(log)
     assert log.recovery_point == 5
     assert log.start_flush() is None
 
@@ -198,7 +196,7 @@ def test_retention_by_time_and_size_stops_at_the_high_watermark(disk, log):
     assert log.apply_retention(1102, 6) == 2
     assert log.log_start_offset == 2
     assert log.apply_retention(9999, 3) == 1
-    log.reconfigure(dataclasses.replace(CONFIG, retention_ms=-1, retention_bytes=2000))
+    log.reconfigure(dataclasses.replace(CONFIG, retention_ms=-1, retention_bytes=1700))
     assert log.apply_retention(9999, 6) == 1
     assert log.log_start_offset == 4
     log.reconfigure(dataclasses.replace(CONFIG, retention_ms=100, retention_bytes=-1))
@@ -248,7 +246,44 @@ def test_producers_expire_by_when_they_were_seen(log):
     assert append(log, produced(44))[0].base_offset == 1, "without state any sequence begins"
 
 
-def test_a_closed_log_is_flushed(disk, log):
+def test_a_closed_log_is_flushed(log):
     append(log, produced(0))
     log.close()
     assert log.recovery_point == 1
+
+
+def test_retention_that_the_disk_refuses_is_tried_again(disk, log):
+    for i in range(3):
+        append(log, make_batch([1000 + i], value_bytes=800))
+    log.reconfigure(dataclasses.replace(CONFIG, retention_ms=1, retention_bytes=-1))
+    log.before_cut = lambda: raise_if(condition=True, code=ENOSPC, path="checkpoint")
+    with pytest.raises(OSError, match="injected"):
+        log.apply_retention(9999, 2)
+    assert (log.log_start_offset, log.segments_count, len(read_all(log))) == (0, 3, 3)
+    log.before_cut = None
+    disk.fail_once("remove", ".log.deleted")
+    with pytest.raises(OSError, match="injected"):
+        log.apply_retention(9999, 2)
+    assert (log.log_start_offset, log.segments_count, len(read_all(log))) == (2, 1, 1)
+
+
+def test_a_truncation_that_the_disk_refuses_ends_appends(disk, log):
+    append(log, produced(0), produced(1))
+    disk.fail_once("truncate")
+    with pytest.raises(StorageError, match="truncate"):
+        log.truncate_to(1)
+    assert isinstance(append(log, produced(2))[0], StorageError)
+
+
+@pytest.mark.parametrize("codec", range(5))
+def test_records_are_found_by_time_in_compressed_batches(log, codec):
+    from zmqbroker.log.records import encode_batch
+
+    records = [(1000 + i * 10, b"k", b"v" * 50, [("h", b"x")]) for i in range(5)]
+    batch = encode_batch(records, compression=codec)
+    append(log, (read_header(batch), batch), (read_header(batch), batch))
+    assert log.offset_for_timestamp(1025) == (3, 1030, 0)
+    assert log.offset_for_timestamp(1041) is None
+    assert log.offset_of_max_timestamp() == (4, 1040, 0)
+    log.delete_records_before(4)
+    assert log.offset_for_timestamp(1025) == (4, 1040, 0)

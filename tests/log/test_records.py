@@ -146,6 +146,7 @@ A_RECORD = plain_records.encode_records([(NOW_MS, None, b"x" * 30, [])])[0]
         (A_RECORD + A_RECORD, 2),
         (A_RECORD, 0),
         (A_RECORD, -1),
+        (A_RECORD, 2**31 - 1),
         (A_RECORD[:-1], 1),
         (A_RECORD + b"\0", 1),
         (b"\x80" * 200, 1),

@@ -1,0 +1,50 @@
+"""What users give a producer, checked and made into what records hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def as_bytes(what: str, value: Any, serializer: Callable[[Any], bytes | None] | None) -> bytes | None:
+    """A key or value as a record holds it. Raises TypeError for what is no bytes, and what the serializer raises."""
+    if serializer is not None:
+        value = serializer(value)
+    if value is None or type(value) is bytes:
+        return value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    message = f"a record's {what} must be bytes or None, not {type(value).__name__}; or give a {what}_serializer"
+    raise TypeError(message)
+
+
+def checked_headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
+    """Headers as a record holds them. Raises TypeError for what are no pairs of a name and bytes."""
+    pairs = []
+    for pair in headers:
+        try:
+            name, value = pair
+        except (TypeError, ValueError):
+            name, value = None, None
+        if not isinstance(name, str):
+            message = f"headers must be (name, bytes or None) pairs, and {pair!r} is none"
+            raise TypeError(message)
+        pairs.append((name, as_bytes("header", value, None)))
+    return pairs
+
+
+def how_many(values: list[Any], position: int, framing: int, room: int) -> tuple[int, int]:
+    """How many values from a position on fit into so many bytes (one at least), and how many bytes they take."""
+    left = len(values) - position
+    count = min(left, max(1, room // (framing + len(values[position] or b""))))
+    while True:
+        chunk = values[position : position + count]
+        try:
+            size = framing * count + sum(map(len, chunk))
+        except TypeError:  # None among them
+            size = framing * count + sum(len(value or b"") for value in chunk)
+        if size <= room or count == 1:
+            return count, size
+        count = max(1, min(count - 1, count * room // size))
