@@ -162,7 +162,7 @@ class Retired(Message):
 
 
 class AllStarted(Message):
-    """Every actor that the first image asks for has had its first turn. The keeper tells itself."""
+    """Every actor that the first image asks for has had its first turn."""
 
 
 # ---- to a ClientSession

@@ -41,7 +41,9 @@ class NodeContext:
     open_requests: int = 0
     """Requests that a client waits for; a stopping node waits until there are none."""
     queued_bytes: int = 0
-    """Bytes of requests not yet answered and of replies not yet sent."""
+    """Bytes of requests not yet answered."""
+    unsent_bytes: int = 0
+    """Bytes of replies that clients leave unread; bounded for each client, so they do not count against the others."""
 
     started_ms: float = 0.0
     """When the node began to take clients, by the monotonic clock."""

@@ -29,10 +29,12 @@ from .commands import Answer, ControllerCall, ImageCommitted, Refusal
 from .context import METADATA_KEEPER
 
 if TYPE_CHECKING:
-    from ..transport.message_base import Body, Request
+    from collections.abc import Callable
+
     from ..log.flush import FlushJob
     from ..quorum.image import MetadataImage
     from ..quorum.records import MetadataRecord
+    from ..transport.message_base import Body, Request
     from .context import NodeContext
     from .metadata_log import MetadataLog
 
@@ -59,9 +61,10 @@ class _Committing(NamedTuple):
 class Controller(ReactorActor):
     """The one writer of the cluster's metadata."""
 
-    def __init__(self, context: NodeContext, log: MetadataLog) -> None:
+    def __init__(self, context: NodeContext, log: MetadataLog, on_refused: Callable[[BrokerError], None]) -> None:
         super().__init__()
         self.context = context
+        self._on_refused = on_refused
         self._log = log
         self._committing: deque[_Committing] = deque()
         self._flush: FlushJob | None = None
@@ -81,7 +84,10 @@ class Controller(ReactorActor):
             RegisterNode(node_id, message.host, message.port, message.rack, message.clean),
             *decisions.registration(self._log.image, node_id, clean=message.clean),
         ]
-        self._commit(changes, None, None)
+        try:
+            self._commit(changes, None, None)
+        except StorageError as error:
+            self._on_refused(error)
 
     def _decide(self, call: ControllerCall) -> None:
         producer_ids = self._producer_ids

@@ -49,7 +49,7 @@ class FlushPool:
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             work, done = item
-            self._reactor.call_from_thread(_Finished(done, _attempt(work)))
+            self._reactor.call_from_thread(_Finished(done, attempt(work)))
 
     def close(self) -> None:
         """Wait for what was submitted."""
@@ -72,7 +72,8 @@ class _Finished:
         self._done(self._error)
 
 
-def _attempt(work: Callable[[], None]) -> Exception | None:
+def attempt(work: Callable[[], None]) -> Exception | None:
+    """Run work and return what it raised."""
     try:
         work()
     except Exception as error:  # noqa: BLE001 - it is handed to the one who submitted the work

@@ -6,10 +6,11 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ..quorum.image import METADATA_TOPIC
 from ..transport.config_messages import TOPIC_RESOURCE
 from .actor import ReactorActor
 from .commands import AllStarted, ImageCommitted, Reconfigure, Retire, Retired
-from .context import partition_address
+from .context import METADATA_KEEPER, partition_address
 from .partition_leader import PartitionLeader
 
 if TYPE_CHECKING:
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from .context import NodeContext
 
 logger = logging.getLogger(__name__)
+
+
+class _LastToStart(ReactorActor):
+    """Spawned behind the partitions' actors, it has its first turn when each of them has had its own."""
+
+    def on_start(self) -> None:
+        """Say so."""
+        self.reactor.tell(METADATA_KEEPER, AllStarted())
+        self.stop()
 
 
 class MetadataKeeper(ReactorActor):
@@ -63,6 +73,8 @@ class MetadataKeeper(ReactorActor):
             gone = {name: topic for name, topic in new.topics.items() if self._survives(topic, old)}
             self._images.appendleft(new)
             new = type(new)(new.end_offset, new.nodes, gone, new.configs, new.next_producer_id)
+        if not old.nodes:
+            self._set_strays_aside(new)
         self.context.image = new
         for name, topic in new.topics.items():
             known = old.topics.get(name)
@@ -70,7 +82,18 @@ class MetadataKeeper(ReactorActor):
                 known = None
             self._change_topic(topic, known, old, new)
         if not old.nodes:
-            self.actor_ref.tell(AllStarted())
+            self.reactor.spawn(_LastToStart, address=f"{METADATA_KEEPER}/last-to-start")
+
+    def _set_strays_aside(self, image: MetadataImage) -> None:
+        """Rename folders of no partition, at the start: a deletion that a crash cut short left them, or somebody.
+
+        They must not be taken for a topic that gets the same name, and are not ours to delete.
+        """
+        known = {f"{topic.name}-{index}" for topic in image.topics.values() for index in range(len(topic.partitions))}
+        for name in self.context.folder.partition_folders():
+            if name not in known and name != f"{METADATA_TOPIC}-0":
+                aside = self.context.folder.set_aside(name)
+                logger.warning("%s belongs to no partition of this cluster; it is now named %s", name, aside)
 
     def _survives(self, topic: TopicImage, old: MetadataImage) -> bool:
         before = old.topics.get(topic.name)

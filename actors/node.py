@@ -28,6 +28,7 @@ from .reactor import Reactor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..errors import BrokerError
     from ..settings import BrokerConfig
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Node:
         self._stop_asked = False
         self._stop_deadline_ms = 0.0
         self._clean = False
+        self._refusal: BrokerError | None = None
         self._context: NodeContext
         self._acceptor: Acceptor
 
@@ -102,6 +104,8 @@ class Node:
                 self._clean = False
                 self._start_actors(log)
                 self._reactor.run()
+                if self._refusal is not None:
+                    raise self._refusal
                 self._clean = True
             finally:
                 flusher.close()
@@ -112,7 +116,7 @@ class Node:
     def _start_actors(self, log: MetadataLog) -> None:
         reactor, context, config = self._reactor, self._context, self._config
         reactor.spawn(MetadataKeeper, context, self._started, address=METADATA_KEEPER)
-        controller = reactor.spawn(Controller, context, log, address=CONTROLLER)
+        controller = reactor.spawn(Controller, context, log, self._refuse_start, address=CONTROLLER)
         reactor.spawn(LogKeeper, context, address=LOG_KEEPER, supervised=True)
         host, port = self._advertised()
         rack = config.rack or socket.gethostname()
@@ -144,6 +148,11 @@ class Node:
             os.getpid(),
         )
         self._on_ready(address)
+
+    def _refuse_start(self, error: BrokerError) -> None:
+        """End before a client was taken: the disk has no room for the record that this node has started."""
+        self._refusal = error
+        self._reactor.stop()
 
     # ---- the end
 

@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import (
     BrokerError,
-    FencedLeaderEpochError,
-    NotEnoughReplicasError,
     NotLeaderOrFollowerError,
     OffsetOutOfRangeError,
     StorageError,
-    UnknownLeaderEpochError,
     UnknownServerError,
 )
 from ..log.staging import Appended
@@ -56,16 +53,19 @@ from .commands import (
     StopWatching,
     Watch,
 )
+from .flush_pool import attempt
+from .leader_checks import check_in_sync, check_leader_epoch
 
 if TYPE_CHECKING:
-    from ..transport.message_base import Body
     from collections.abc import Callable
 
     from ..log.batch import BatchHeader
     from ..log.flush import FlushJob
     from ..log.partition_log import PartitionLog
+    from ..log.recovery import RecoveryReport
     from ..quorum.image import PartitionImage
     from ..settings import TopicConfig
+    from ..transport.message_base import Body
     from .commands import Ref
     from .context import NodeContext
     from .timers import Timer
@@ -125,9 +125,18 @@ class PartitionLeader(ReactorActor):
         if self._config.flush == "ack" and self._log.damage is None:
             # What recovery found past the recovery point may stand in the system's memory alone.
             self._high_watermark = max(self._log.recovery_point, self._log.log_start_offset)
-            self._want_flush()
+            if self.context.started_ms:
+                self._want_flush()
+            else:
+                self._flush_here(self._log)
         else:
             self._high_watermark = self._log.log_end_offset
+
+    def _flush_here(self, log: PartitionLog) -> None:
+        """Flush while the node starts and serves nobody: then no client sees the high watermark behind where it was."""
+        self._flush = log.start_flush()
+        if self._flush is not None:
+            self._flushed(attempt(self._flush.run))
 
     # ---- messages
 
@@ -177,15 +186,8 @@ class PartitionLeader(ReactorActor):
         return self._log
 
     def _check_epoch(self, epoch: int) -> None:
-        """Refuse a client whose leader epoch is not this leader's; -1: it did not say."""
-        mine = self._state.leader_epoch
-        if epoch in (-1, mine):
-            return
-        if epoch < mine:
-            message = f"{self.name} has leader epoch {mine} and the request has the older {epoch}: refresh the metadata"
-            raise FencedLeaderEpochError(message)
-        message = f"{self.name} has leader epoch {mine} on this node and the request has the newer {epoch}: try again"
-        raise UnknownLeaderEpochError(message)
+        """Refuse a client whose leader epoch is not this leader's."""
+        check_leader_epoch(self.name, self._state.leader_epoch, epoch)
 
     # ---- append
 
@@ -194,20 +196,12 @@ class PartitionLeader(ReactorActor):
             self._open_log()
             self._check_epoch(command.leader_epoch)
             if command.acks == ACKS_ALL:
-                self._check_isr()
+                check_in_sync(self.name, len(self._state.isr), self._config.min_insync_replicas)
             header = check_batch(command.batch, self._config, now_ms=self.context.clock.wall_ms())
         except BrokerError as error:
             self._refuse(command, error)
             return
         self._staged.append((command, header))
-
-    def _check_isr(self) -> None:
-        in_sync, needed = len(self._state.isr), self._config.min_insync_replicas
-        if in_sync < needed:
-            message = (
-                f"{self.name} has {in_sync} replicas in sync and min.insync.replicas={needed}: nothing was appended"
-            )
-            raise NotEnoughReplicasError(message)
 
     def _refuse(self, command: Append, error: BrokerError) -> None:
         self.context.counters["batches-refused"] += 1

@@ -58,11 +58,11 @@ from .context import CONTROLLER, partition_address
 from .fetch_call import FetchCall
 
 if TYPE_CHECKING:
-    from ..transport.message_base import Request
     from collections.abc import Callable
 
     from ..errors import BrokerError
     from ..quorum.image import TopicImage
+    from ..transport.message_base import Request
     from .quotas import Direction
     from .session import ClientSession
 
@@ -336,6 +336,7 @@ class StatusCall(Call):
             **context.counters,
             "requests-open": context.open_requests,
             "bytes-queued": context.queued_bytes,
+            "bytes-unsent": context.unsent_bytes,
             "topics": len(context.image.topics),
             "partitions": context.image.partitions_count,
         }

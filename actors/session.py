@@ -1,9 +1,11 @@
 """ClientSession: one connected client. It turns messages into requests, requests into calls on other actors, and
 answers into replies; and it holds the client's credit, quota and idle time.
 
-Back-pressure: a request holds its bytes until it is answered, and a reply until ZeroMQ has taken it. A client that has
-more than its credit in open requests, or does not read its replies, or owes time to its quota, has its further messages
-parked here, in order; they count towards the node's own limit, at which it stops hearing (context.take).
+Back-pressure: a request holds its bytes until it is answered. A reply waits here until ZeroMQ has taken it; a client
+that leaves more than its credit of them unread gets empty fetches, and never keeps the node from hearing the others.
+A client that has more than its credit in open requests, or does not read its replies, or owes time to its quota, has
+its further messages parked here, in order; they count towards the node's own limit, at which it stops hearing
+(context.take).
 """
 
 from __future__ import annotations
@@ -65,16 +67,18 @@ class ClientSession(ReactorActor):
         self._parked: deque[list[bytes]] = deque()
         self._beginning = False
         self._outbox: deque[list[bytes]] = deque()
+        self._outbox_bytes = 0
         self._outbox_timer: Timer | None = None
         self._muted_until_ms = 0.0
         self._rates: dict[Direction, int] = {}
         self._rates_from: MetadataImage | None = None
         self._deadline_timer: Timer | None = None
+        self._idle_timer: Timer | None = None
         self._last_heard_ms = context.clock.monotonic_ms()
 
     def on_start(self) -> None:
         """Begin to watch for silence."""
-        self.reactor.call_later(self.context.config.connections_max_idle_ms, self._check_idle)
+        self._idle_timer = self.reactor.call_later(self.context.config.connections_max_idle_ms, self._check_idle)
 
     def on_receive(self, message: Any) -> None:
         """Handle a message of the client or an answer of another actor."""
@@ -94,7 +98,8 @@ class ClientSession(ReactorActor):
                     message.call.on_refusal(message)
             case Drain():
                 for call in list(self._calls):
-                    call.drain()
+                    if not call.closed:  # the reply to the one before may have found the connection gone
+                        call.drain()
             case _:
                 assert False, f"a session got {message!r}"  # noqa: B011, PT015 - nobody sends it anything else
 
@@ -203,6 +208,8 @@ class ClientSession(ReactorActor):
             self.context.counters["requests-refused"] += 1
             self._refuse(call.api, call.correlation_id, call.size, error)
         elif body is not None:
+            if self._outbox_bytes > self.context.config.session_credit_bytes:
+                data = [b""] * len(data)  # who reads slowly gets no more to read: an empty fetch is asked again
             envelope = encode_reply(call.api, call.correlation_id, body, self._throttle(call, data))
             self._finish_request(call.size)
             self._send([envelope, *data])
@@ -227,7 +234,7 @@ class ClientSession(ReactorActor):
         wait_ms = self.context.quotas.charge(self.client_id, call.quota, moved, rate, now_ms)
         if wait_ms > 0:
             self.context.counters["requests-throttled"] += 1
-            self._muted_until_ms = now_ms + wait_ms
+            self._muted_until_ms = max(self._muted_until_ms, now_ms + wait_ms)  # another call may have set a later one
             self.reactor.call_later(wait_ms, self._begin_parked)
         return wait_ms
 
@@ -268,10 +275,14 @@ class ClientSession(ReactorActor):
     def _put_aside(self, frames: list[bytes]) -> None:
         """Keep a reply that ZeroMQ has no room for, because the client reads slowly."""
         self._outbox.append(frames)
-        self.context.take(sum(map(len, frames)))
+        self._count_unsent(sum(map(len, frames)))
         self.context.counters["replies-put-aside"] += 1
         if self._outbox_timer is None:
             self._outbox_timer = self.reactor.call_later(_RETRY_SEND_MS, self._send_outbox)
+
+    def _count_unsent(self, size: int) -> None:
+        self._outbox_bytes += size
+        self.context.unsent_bytes += size
 
     def _send_outbox(self) -> None:
         self._outbox_timer = None
@@ -285,7 +296,7 @@ class ClientSession(ReactorActor):
                 self._close("the connection is gone")
                 return
             self._outbox.popleft()
-            self.context.give_back(sum(map(len, frames)))
+            self._count_unsent(-sum(map(len, frames)))
         self._begin_parked()
 
     # ---- time
@@ -302,7 +313,8 @@ class ClientSession(ReactorActor):
         self._deadline_timer = None
         now_ms = self.context.clock.monotonic_ms()
         for call in [call for call in self._calls if call.deadline_ms <= now_ms]:
-            call.on_deadline()
+            if not call.closed:  # the reply to the one before may have found the connection gone
+                call.on_deadline()
         if self._calls and not self.actor_stopped.is_set():
             self._watch_deadline(min(self._calls, key=lambda call: call.deadline_ms))
 
@@ -314,7 +326,7 @@ class ClientSession(ReactorActor):
         if left_ms <= 0 and not self._calls and not self._parked and not self._outbox:
             self._close(f"nothing was heard for {idle_ms / 1000:.0f} s")
         else:
-            self.reactor.call_later(max(left_ms, 1000.0), self._check_idle)
+            self._idle_timer = self.reactor.call_later(max(left_ms, 1000.0), self._check_idle)
 
     # ---- the end
 
@@ -336,10 +348,10 @@ class ClientSession(ReactorActor):
         self._let_go()
 
     def _let_go(self) -> None:
-        for timer in (self._deadline_timer, self._outbox_timer):
+        for timer in (self._deadline_timer, self._outbox_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
-        self._deadline_timer = self._outbox_timer = None
+        self._deadline_timer = self._outbox_timer = self._idle_timer = None
         for call in list(self._calls):
             call.closed = True
             call.abandon()
@@ -349,7 +361,6 @@ class ClientSession(ReactorActor):
         for frames in self._parked:
             self._finish_request(sum(map(len, frames)))
         self._parked.clear()
-        for frames in self._outbox:
-            self.context.give_back(sum(map(len, frames)))
         self._outbox.clear()
+        self._count_unsent(-self._outbox_bytes)
         self.context.quotas.forget(self.client_id, self.context.clock.monotonic_ms())

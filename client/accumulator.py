@@ -12,24 +12,23 @@ Nothing that is ready overtakes a batch in retry, and nothing in retry is sent w
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from ..log.columns import RecordColumns
 from .types import BatchMetadata, RecordMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..errors import ZmqBrokerError
     from .io import ClientIO
 
-NO_HEADERS: list[tuple[str, bytes | None]] = []
-"""What all records without headers share; never changed."""
 BATCH_OVERHEAD = 61
 RECORD_OVERHEAD = 26
 """The most that a record's framing takes beside key, value and headers."""
 SEQUENCE_MASK = 2**31 - 1
 
-RecordTuple = tuple[int, bytes | None, bytes | None, Any]
 Callbacks = list[tuple[int, "Callable[[Any], Any] | None", "Callable[[Any], Any] | None"]]
 
 
@@ -39,7 +38,7 @@ class ProducerBatch:
     __slots__ = (
         "attempts", "base_offset", "base_sequence", "callbacks", "count", "deadline", "done", "encoded", "error",
         "identity", "io", "last_error", "limit", "log_append_time_ms", "looked", "looked_count", "number", "opened",
-        "parts", "queue", "records", "size", "timestamps", "urgent",
+        "parts", "queue", "records", "size", "stored", "urgent",
     )  # fmt: skip
 
     def __init__(self, io: ClientIO, queue: PartitionQueue, limit: int, now: float, deadline: float) -> None:
@@ -48,7 +47,7 @@ class ProducerBatch:
         self.limit = limit
         self.size = BATCH_OVERHEAD
         """At most this many bytes before compression."""
-        self.records: list[RecordTuple] = []
+        self.records = RecordColumns()
         self.count = 0
         """Records, once closed."""
         self.number = 0
@@ -70,14 +69,17 @@ class ProducerBatch:
         self.error: ZmqBrokerError | None = None
         self.base_offset = -1
         self.log_append_time_ms = -1
-        self.timestamps: list[int] = []
+        self.stored: RecordColumns | None = None
+        """Where the timestamps are, once the records are stored."""
         self.callbacks: Callbacks = []
 
     # ---- for the sender, under the lock
 
     def complete(self, base_offset: int, log_append_time_ms: int) -> None:
         """The records are stored."""
-        self.timestamps = [record[0] for record in self.records]
+        self.records.values.clear()
+        self.records.extras = None
+        self.stored = self.records
         self.base_offset = base_offset
         self.log_append_time_ms = log_append_time_ms
         self._finish()
@@ -89,7 +91,7 @@ class ProducerBatch:
 
     def _finish(self) -> None:
         assert not self.done
-        self.records = []
+        self.records = RecordColumns()
         self.encoded = None
         self.done = True
         callbacks, self.callbacks = self.callbacks, []
@@ -102,7 +104,7 @@ class ProducerBatch:
         for index, callback, errback in self.callbacks:
             batch, position = self.locate(index)
             batch.callbacks.append((position, callback, errback))
-        self.records = []
+        self.records = RecordColumns()
         self.encoded = None
         self.callbacks = []
 
@@ -135,8 +137,12 @@ class ProducerBatch:
     def metadata(self, index: int) -> RecordMetadata:
         """Where the record at a position is."""
         offset = self.base_offset + index if self.base_offset >= 0 else -1
-        stamp = self.log_append_time_ms if self.log_append_time_ms >= 0 else self.timestamps[index]
+        stamp = self.log_append_time_ms if self.log_append_time_ms >= 0 else self._timestamp(index)
         return RecordMetadata(self.queue.topic, self.queue.partition, offset, stamp)
+
+    def _timestamp(self, index: int) -> int:
+        assert self.stored is not None
+        return self.stored.timestamp(index)
 
     def range_metadata(self, first: int, count: int) -> BatchMetadata:
         """Where some neighbouring records are."""
@@ -222,6 +228,13 @@ class PartitionQueue:
     def is_empty(self) -> bool:
         """Whether there is nothing to do at all."""
         return self.open is None and self.is_idle
+
+    def oldest(self) -> Iterator[ProducerBatch]:
+        """The batches that are not done, but of those that are ready only the first: it has the earliest deadline."""
+        for batches in (self.in_flight, self.retry, islice(self.ready, 1)):
+            for batch in batches:
+                if not batch.done:
+                    yield batch
 
     def requeue(self, batch: ProducerBatch) -> None:
         """Put a batch that is to be sent again in its place among the others."""

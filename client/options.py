@@ -81,7 +81,7 @@ class ProducerOptions(CommonOptions):
     """Who must have a record before it counts as sent: nobody (0), the leader (1), all in-sync replicas ("all", -1)."""
     retries: int = _number(MAX_MS, 0, MAX_MS)
     """How often a batch is sent again; delivery_timeout_ms ends it in any case."""
-    batch_size: int = _number(65_536, 0, MAX_BYTES)
+    batch_size: int = _number(262_144, 0, MAX_BYTES)
     """A batch of one partition is closed when it has grown to this many bytes; 0: one record to a batch."""
     linger_ms: float = _number(0, 0, MAX_MS)
     """How long a batch waits for more records. With 0 a record leaves at once if its partition awaits no answer;

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..errors import BufferTimeoutError, ClosedError, MessageTooLargeError, ZmqBrokerError
-from .accumulator import BATCH_OVERHEAD, NO_HEADERS, RECORD_OVERHEAD, ProducerBatch
+from ..log.columns import NO_HEADERS
+from .accumulator import BATCH_OVERHEAD, RECORD_OVERHEAD, ProducerBatch
 from .futures import BatchesFuture, RecordFuture
 from .io import ClientIO, Wait
 from .options import ProducerOptions, make_options
@@ -112,8 +113,14 @@ class Producer:
                     if batch is not None and (size := batch.size + size) <= batch.limit:
                         batch.size = size
                         records = batch.records
-                        future = RecordFuture(batch, len(records))
-                        records.append((time_ns() // 1_000_000, None, value, NO_HEADERS))
+                        stamp = time_ns() // 1_000_000
+                        if records.extras is not None or stamp != records.last_timestamp:
+                            future = RecordFuture(batch, len(records.values))
+                            records.append(stamp, None, value, NO_HEADERS)
+                            return future
+                        values = records.values
+                        future = RecordFuture(batch, len(values))
+                        values.append(value)
                         return future
                 finally:
                     self._release()
@@ -127,8 +134,8 @@ class Producer:
                         if batch is not None and (size := batch.size + size) <= batch.limit:
                             batch.size = size
                             records = batch.records
-                            future = RecordFuture(batch, len(records))
-                            records.append((time_ns() // 1_000_000, key, value, NO_HEADERS))
+                            future = RecordFuture(batch, len(records.values))
+                            records.append(time_ns() // 1_000_000, key, value, NO_HEADERS)
                             return future
                 finally:
                     self._release()
@@ -161,7 +168,7 @@ class Producer:
             self._check_open()
             batch, due = self._batch_with_room(topic, key, partition, size)
             future = RecordFuture(batch, len(batch.records))
-            batch.records.append((stamp, key, value, pairs))
+            batch.records.append(stamp, key, value, pairs)
             batch.size += size
         except BaseException:
             self._release()
@@ -243,7 +250,7 @@ class Producer:
             count, size = how_many(values, position, framing, batch.limit - batch.size)
             chunk = values[position : position + count]
             parts.append((batch, len(batch.records), count))
-            batch.records += [(stamp, key, value, NO_HEADERS) for value in chunk]
+            batch.records.extend(stamp, key, chunk)
             batch.size += size
             batch.urgent = True  # its end is known: it need not wait for more
             if position + count < len(values):

@@ -30,14 +30,15 @@ from ..errors import (
     ZmqBrokerError,
     error_for,
 )
-from ..log.records import encode_batch
+from ..log.records import encode_columns
 from ..transport.messages import InitProducerIdReply, InitProducerIdRequest, PartitionData, ProduceReply, ProduceRequest
-from .accumulator import BATCH_OVERHEAD, RECORD_OVERHEAD, SEQUENCE_MASK, PartitionQueue, ProducerBatch, RecordTuple
+from .accumulator import BATCH_OVERHEAD, RECORD_OVERHEAD, SEQUENCE_MASK, PartitionQueue, ProducerBatch
 from .connection import FOREVER, Answer, Call, Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..log.record import Headers, NewRecord
     from .io import ClientIO
     from .options import ProducerOptions
 
@@ -160,8 +161,8 @@ class Sender:
                 deadline = min(deadline, self._close_time(queue, queue.open))
             if queue.not_before > now and (queue.retry or queue.ready):
                 deadline = min(deadline, queue.not_before)
-            for batches in (queue.in_flight, queue.retry, queue.ready):
-                deadline = min(deadline, *(batch.deadline for batch in batches if not batch.done), FOREVER)
+            for batch in queue.oldest():
+                deadline = min(deadline, batch.deadline)
         return deadline
 
     def _close_time(self, queue: PartitionQueue, batch: ProducerBatch) -> float:
@@ -179,10 +180,8 @@ class Sender:
                 due = queue.is_idle and not self._gathers(opened, now)
             if due or now >= opened.deadline:
                 self.close_batch(queue)
-        for batches in (queue.in_flight, queue.retry, queue.ready):
-            if any(batch.deadline <= now and not batch.done for batch in batches):
-                self._expire(queue, now)
-                break
+        if any(batch.deadline <= now for batch in queue.oldest()):
+            self._expire(queue, now)
         if queue.unresolved and not queue.in_flight and not queue.retry:
             queue.unresolved = False
             queue.needs_identity = (queue.last_acked + 1) & SEQUENCE_MASK != queue.next_sequence
@@ -291,7 +290,7 @@ class Sender:
             assert self.identity is not None
             batch.queue.number(batch, self.identity)
         producer_id, producer_epoch = batch.identity or (-1, -1)
-        batch.encoded = encode_batch(
+        batch.encoded = encode_columns(
             batch.records,
             compression=self._options.compression,
             producer_id=producer_id,
@@ -377,11 +376,12 @@ class Sender:
         self.counters["splits"] += 1
         half = batch.count // 2
         parts = []
-        for records, shift in ((batch.records[:half], 0), (batch.records[half:], half)):
+        for shift, end in ((0, half), (half, batch.count)):
+            records = batch.records.part(shift, end)
             part = ProducerBatch(self._io, batch.queue, batch.limit, batch.opened, batch.deadline)
             part.records = records
             part.count = len(records)
-            part.size = BATCH_OVERHEAD + sum(map(_size_of, records))
+            part.size = BATCH_OVERHEAD + sum(map(_size_of, records.rows()))
             part.number = batch.number
             part.attempts = batch.attempts
             part.last_error = batch.last_error
@@ -448,11 +448,11 @@ class Sender:
                 self._finish(batch, outcome)
 
 
-def _size_of(record: RecordTuple) -> int:
+def _size_of(record: NewRecord) -> int:
     _, key, value, headers = record
     return RECORD_OVERHEAD + len(key or b"") + len(value or b"") + headers_size(headers)
 
 
-def headers_size(headers: list[tuple[str, bytes | None]] | tuple[tuple[str, bytes | None], ...]) -> int:
+def headers_size(headers: Headers) -> int:
     """The most bytes that a record's headers take."""
     return sum(10 + 4 * len(name) + len(value or b"") for name, value in headers)

@@ -212,6 +212,19 @@ class DataFolder:
         self._disk.remove_tree(doomed)
         self.write_checkpoints()
 
+    def set_aside(self, name: str) -> str:
+        """Rename the folder of a log that is not open, so that no log of that name finds it; returns its new name."""
+        assert name not in self._logs, name
+        number = 0
+        while self._disk.exists(self._file(aside := f"{name}.{number}-stray")):
+            number += 1
+        self._disk.rename(self._file(name), self._file(aside))
+        self._disk.sync_folder(self.path)
+        self._log_starts.pop(name, None)
+        if self._recovery_points is not None:
+            self._recovery_points.pop(name, None)
+        return aside
+
     def close_log(self, name: str) -> None:
         """Close one log cleanly; StorageError if that failed."""
         log = self._logs[name]

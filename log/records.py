@@ -35,12 +35,14 @@ from .batch import (
     make_batch,
     read_header,
 )
+from .uniform_records import encode_uniform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Buffer
 
+    from .columns import RecordColumns
     from .record import NewRecord, Record
 
 _LARGE_VALUE_BYTES = 2048
@@ -86,12 +88,7 @@ def encode_batch(
             return bytes(batch)
         max_timestamp = read_header(batch).max_timestamp
         data = bytes(memoryview(batch)[HEADER_SIZE:])
-    if compression != codecs.NONE:
-        compressed = codecs.compress(compression, data)
-        if len(compressed) < len(data):
-            data = compressed
-        else:
-            compression = codecs.NONE
+    data, compression = _compressed(data, compression)
     return make_batch(
         data,
         records_count=len(records),
@@ -102,6 +99,45 @@ def encode_batch(
         producer_epoch=producer_epoch,
         base_sequence=base_sequence,
     )
+
+
+def encode_columns(
+    columns: RecordColumns,
+    *,
+    compression: int = codecs.NONE,
+    producer_id: int = NO_PRODUCER_ID,
+    producer_epoch: int = NO_EPOCH,
+    base_sequence: int = NO_SEQUENCE,
+) -> bytes:
+    """Encode records that are kept by column, as ``encode_batch`` does; uniform ones in a fraction of the time."""
+    data = encode_uniform(columns)
+    if data is None:
+        return encode_batch(
+            list(columns.rows()),
+            compression=compression,
+            producer_id=producer_id,
+            producer_epoch=producer_epoch,
+            base_sequence=base_sequence,
+        )
+    data, compression = _compressed(data, compression)
+    return make_batch(
+        data,
+        records_count=len(columns),
+        base_timestamp=columns.runs[0][1],
+        max_timestamp=max(timestamp for _, timestamp in columns.runs),
+        attributes=make_attributes(compression=compression),
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+    )
+
+
+def _compressed(data: bytes, compression: int) -> tuple[bytes, int]:
+    """Compress records, unless that makes them larger; returns them and the codec that they have now."""
+    if compression == codecs.NONE:
+        return data, compression
+    compressed = codecs.compress(compression, data)
+    return (compressed, compression) if len(compressed) < len(data) else (data, codecs.NONE)
 
 
 def decode_batch(batch: Buffer, *, max_decompressed_bytes: int) -> list[Record]:

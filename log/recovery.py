@@ -387,6 +387,7 @@ class Recovery:
             f"past what had been flushed: {error.reason}"
         )
         segment.end_at(error.position, error.offset)
+        self._disk.sync_folder(self._folder)  # what was removed must not come back behind what is written next
 
     def _finish(self, recovery_point: int, names: list[str]) -> None:
         last = self.segments[-1]

@@ -197,6 +197,9 @@ class Segment:
             self.check_time_entry(last_time, header)
             self.note(at, header)
             offset = header.next_offset
+        if last_time is not None and last_time[1] >= offset:
+            message = f"its last entry {last_time} is past the segment's end at offset {offset}"
+            raise IndexFormatError(message)
         self._found_end(offset)
 
     def check_time_entry(self, entry: tuple[int, int] | None, header: BatchHeader) -> None:
@@ -314,9 +317,6 @@ class Segment:
         """Cut the segment at a batch's start, and be the last segment of the log, open for appends."""
         self.load()
         self._cut(position)
-        # On disk they would be wrong once the segment has grown again; the owner makes the removal durable.
-        for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX):
-            self._disk.remove(segment_path(self._folder, self.base_offset, suffix))
         self.sealed = False
         self.bad = None
         self.size = position
@@ -344,10 +344,15 @@ class Segment:
         self.finish_load()
 
     def _cut(self, position: int) -> None:
-        """Cut the file, durably: else a crash could bring old batches back behind new ones, and fitting them."""
+        """Cut the file, durably: else a crash could bring old batches back behind new ones, and fitting them.
+
+        The index files would be wrong once the segment has grown again; the owner makes their removal durable.
+        """
         if position < self.size:
             self.file.truncate(position)
             self.file.flush()
+        for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX):
+            self._disk.remove(segment_path(self._folder, self.base_offset, suffix))
 
     # Read
 

@@ -1,4 +1,4 @@
-"""The check of records that all have one shape, at a tenth of the cost of reading them. No I/O.
+"""Records that all have one shape: checked and encoded at a fraction of the cost of records one by one. No I/O.
 
 Many producers write records of one size: measurements, fixed structs, benchmarks. Where all records of a stretch are
 equally long, byte k of every record is one strided slice, and a slice is compared at the speed of C. The first record
@@ -7,14 +7,21 @@ are what they should be, then by induction all of them are framed like the first
 64 and 8192, so that there are up to three stretches.
 
 A batch that is not of this kind, or not right, gets None: then a reader of records looks, and says what is wrong.
+
+Encoding is the same thought the other way round: the bytes before a value depend on its length, its offset and its
+timestamp's distance from the first, so they come from a table, and one join puts table and values together.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 from ..errors import InvalidRecordError
 from .plain_records import read_varint, varint
+
+if TYPE_CHECKING:
+    from .columns import RecordColumns
 
 _STRETCHES = ((1, 0, 64), (2, 64, 8192), (3, 8192, 2**20))
 """Width of the offset's varint, and the offsets from and below which it has that."""
@@ -93,3 +100,48 @@ def _offset_columns(width: int) -> list[bytes]:
     _, first, end = _STRETCHES[width - 1]
     encoded = b"".join(map(varint, range(first, end)))
     return [encoded[column::width] for column in range(width)]
+
+
+_ENCODED_COUNT_MIN = 16
+_ENCODED_COUNT_MAX = 16_384
+_DELTAS_END = 64
+"""Timestamps further after the first one take a varint of two bytes."""
+
+
+def encode_uniform(columns: RecordColumns) -> bytes | None:
+    """Encode records without keys and headers whose values are equally long; None if they are not of that kind."""
+    values = columns.values
+    count = len(values)
+    if columns.extras is not None or not _ENCODED_COUNT_MIN <= count <= _ENCODED_COUNT_MAX:
+        return None
+    try:
+        lengths = set(map(len, values))  # type: ignore[arg-type] # a None among them is the error caught here
+    except TypeError:
+        return None
+    base = columns.runs[0][1]
+    if len(lengths) > 1 or not all(0 <= timestamp - base < _DELTAS_END for _, timestamp in columns.runs):
+        return None
+    (length,) = lengths
+    capacity = 1 << (count - 1).bit_length()
+    parts: list[bytes | None] = [None] * (2 * count)
+    parts[1::2] = values
+    ends = [first for first, _ in columns.runs[1:]] + [count]
+    for (first, timestamp), end in zip(columns.runs, ends, strict=True):
+        parts[2 * first : 2 * end : 2] = _prefixes(length, timestamp - base, capacity)[first:end]
+    # Each prefix begins with the number of headers of the record before it, so the last one's is still to come.
+    parts[0] = _prefixes(length, 0, capacity)[0][1:]
+    parts.append(b"\x00")
+    return b"".join(parts)  # type: ignore[arg-type] # none is None any more
+
+
+@lru_cache(maxsize=32)
+def _prefixes(value_length: int, timestamp_delta: int, capacity: int) -> list[bytes]:
+    """What stands between two values, for every offset: no headers, then all of the next record before its value."""
+    start = b"\x00" + varint(timestamp_delta)
+    end = b"\x01" + varint(value_length)
+    around = len(start) + len(end) + value_length + 1
+    prefixes = []
+    for offset in range(capacity):
+        encoded = varint(offset)
+        prefixes.append(b"".join((b"\x00", varint(around + len(encoded)), start, encoded, end)))
+    return prefixes

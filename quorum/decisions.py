@@ -45,10 +45,10 @@ from .placement import place
 from .records import CreateTopic, MetadataRecord, NextProducerId, RemoveTopic, SetConfig, SetPartition
 
 if TYPE_CHECKING:
-    from ..transport.message_base import Body
     from collections.abc import Callable, Mapping, Sequence
 
     from ..settings import BrokerConfig
+    from ..transport.message_base import Body
 
 MAX_PARTITIONS = 100_000
 """Partitions of one topic, and new ones of one request: enough for anybody, and few enough that a slip of the finger

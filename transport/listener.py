@@ -13,10 +13,10 @@ import logging
 import os
 import socket as sockets
 from dataclasses import dataclass
+from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from ..errors import ZmqBrokerError
 from .network import SendResult
@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MONITOR_EVENT = Struct("=HI")
+"""A socket monitor's message: the event, and a value, here the connection's descriptor. pyzmq's own reader of it
+imports asyncio, which would be a twentieth of a node's start."""
+
 _MESSAGES_A_CALL = 64
 _BYTES_A_CALL = 8 * 1024 * 1024
+_ZERO_COPY_BYTES = 64 * 1024
 
 # Plain numbers: the enumerations of pyzmq cost a call at every use.
 _NOW = int(zmq.NOBLOCK)
@@ -150,7 +155,8 @@ class ZmqListener:
             send(routing_id, _NOW_AND_MORE)
             for frame in frames[:-1]:
                 send(frame, _NOW_AND_MORE)
-            send(frames[-1], _NOW)
+            # A large frame is handed over as it is; keeping hold of a small one costs more than a copy of it.
+            send(frames[-1], _NOW, copy=len(frames[-1]) < _ZERO_COPY_BYTES)
         except zmq.Again:
             return SendResult.FULL
         except zmq.ZMQError as error:
@@ -195,13 +201,12 @@ class _ConnectionMonitor:
     def _on_event(self) -> None:
         while True:
             try:
-                event = parse_monitor_message(self._socket.recv_multipart(zmq.NOBLOCK))
+                event, descriptor = MONITOR_EVENT.unpack(self._socket.recv_multipart(_NOW)[0])
             except zmq.Again:
                 return
-            descriptor = event["value"]
-            if event["event"] == zmq.EVENT_ACCEPTED:
+            if event == zmq.EVENT_ACCEPTED:
                 self._waiting[descriptor] = _peer_of(descriptor)
-            elif event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._waiting.pop(next(iter(self._waiting), -1), None)
             elif (peer := self._waiting.pop(descriptor, None)) is not None:
                 logger.warning(
@@ -222,9 +227,15 @@ def _peer_of(descriptor: int) -> str:
         copy = os.dup(descriptor)
     except OSError:
         return "a client that was gone at once"
-    with sockets.socket(fileno=copy) as peer:
+    try:
+        # The number may belong to another file by now, which need be no socket at all.
+        peer = sockets.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        return "a client that was gone at once"
+    with peer:
         try:
             host, port, *_ = peer.getpeername()
-        except OSError:
+        except (OSError, ValueError):
             return "a client that was gone at once"
     return f"{host}:{port}"

@@ -54,8 +54,10 @@ class Reply(NamedTuple):
 class Client:
     """A DEALER with nothing around it. Correlation ids count up from 1."""
 
-    def __init__(self, context: zmq.Context, address: NodeAddress) -> None:
+    def __init__(self, context: zmq.Context, address: NodeAddress, options: dict[str, int]) -> None:
         self.socket = context.socket(zmq.DEALER)
+        for name, value in options.items():
+            self.socket.setsockopt(getattr(zmq, name), value)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.connect(f"tcp://{address.host}:{address.port}")
@@ -326,9 +328,9 @@ class RunningNode:
         self.stop()
         return self.start()
 
-    def client(self) -> Client:
-        """A new connection."""
-        client = Client(self._zmq, self.address)
+    def client(self, **options: int) -> Client:
+        """A new connection; options are the socket's."""
+        client = Client(self._zmq, self.address, options)
         self._clients.append(client)
         return client
 
@@ -348,7 +350,7 @@ class RunningNode:
                 outcome.append((None, error))
             done.set()
 
-        assert self.node._reactor.call_from_thread(run)
+        assert self.node._reactor.call_from_thread(run), self.error
         assert done.wait(DEADLINE_S)
         value, error = outcome[0]
         if error is not None:

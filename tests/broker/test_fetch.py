@@ -65,7 +65,7 @@ def test_min_bytes_waits_for_more(node, eventually, records):
     assert [record.value for record in records(reply.frames[0])] == [b"%d" % index for index in range(6)]
 
 
-def test_max_wait_answers_with_what_is_there(client, records):
+def test_max_wait_answers_with_what_is_there(client):
     client.create("a")
     client.produce("a", b"x")
     began = time.monotonic()

@@ -216,6 +216,8 @@ class LogMachine(RuleBasedStateMachine):
         for batch in found:
             assert old[read_header(batch).base_offset] == batch
         first = self.log._segment_at(self.log.log_start_offset).base_offset
+        if any(base < first for base in old):
+            self.whole = False  # a segment below the log start is not looked at, but a snapshot may know its producers
         if first not in old:
             first = min([base for base in old if base >= first], default=self.log.log_end_offset)
         self.model.batches = [b for base, b in sorted(old.items()) if first <= base < self.log.log_end_offset]

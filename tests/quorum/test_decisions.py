@@ -27,7 +27,8 @@ CONFIG = broker_config({"num_partitions": 2})
 
 
 def a_cluster(nodes=3):
-    return apply(MetadataImage(), [RegisterNode(node, "h", 1, f"r{node}", True) for node in range(1, nodes + 1)], 2)
+    records = [RegisterNode(node, "h", 1, f"r{node}", clean=True) for node in range(1, nodes + 1)]
+    return apply(MetadataImage(), records, TOPIC_RESOURCE)
 
 
 def topic_id(name, offset):

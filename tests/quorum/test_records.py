@@ -53,10 +53,9 @@ def test_a_value_cut_short_or_with_more_behind_it_is_refused(record, data):
 def test_bytes_that_are_no_record_are_refused(value):
     try:
         record = decode(value)
-    except CorruptMessageError as error:
-        assert f"of {len(value)} bytes" in error.message
-    else:
-        assert decode(encode(record)) == record
+    except CorruptMessageError:
+        return
+    assert decode(encode(record)) == record
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import types
 import typing
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zmqbroker.errors import BrokerError, InvalidRequestError, UnsupportedVersionError
+from zmqbroker.errors import InvalidRequestError, UnsupportedVersionError
 from zmqbroker.transport import envelope
 from zmqbroker.transport.envelope import (
     MalformedEnvelopeError,
@@ -20,7 +21,8 @@ from zmqbroker.transport.envelope import (
     split_reply,
     split_request,
 )
-from zmqbroker.transport.messages import REQUESTS, Body, CloseRequest, NodeStatusRequest, ProduceRequest
+from zmqbroker.transport.message_base import Body
+from zmqbroker.transport.messages import REQUESTS, CloseRequest, NodeStatusRequest, ProduceRequest
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 text = st.text(max_size=20)
@@ -72,9 +74,12 @@ def test_requests_and_replies_come_back(cls, data):
 
 
 @pytest.mark.parametrize("cls", REQUESTS.values(), ids=lambda cls: cls.__name__)
-def test_fields_too_many_are_refused(cls):
+@settings(max_examples=5, deadline=None)
+@given(data=st.data())
+def test_fields_too_many_are_refused(cls, data):
+    raw = split_request(envelope.encode_request(data.draw(bodies(cls)), 1))
     with pytest.raises(InvalidRequestError, match=f"{cls.__name__}: .*at most length"):
-        convert_body(list(range(len(cls.__struct_fields__) + 1)), cls)
+        convert_body([*raw.body, 1], cls)
 
 
 def test_errors_have_their_code_and_sentence():
@@ -130,7 +135,7 @@ def nested(depth):
         b"",
         b"\xc1",
         b"GET / HTTP/1.1\r\n",
-        nested(600),
+        nested(5000),
         nested(1_000_000),
         msgpack.packb([3, 0, 9, {"a": 1}]),
         msgpack.packb([3, 0, 9, msgpack.ExtType(5, b"x")]),
@@ -178,11 +183,8 @@ def test_an_envelope_that_is_cut_or_continued_is_refused(request_, data):
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=100))
 def test_any_bytes_are_a_request_or_a_typed_error(frame):
-    try:
+    with contextlib.suppress(InvalidRequestError, UnsupportedVersionError):
         decode_request(split_request(frame))
-    except BrokerError as error:
-        assert error.code in (InvalidRequestError.code, UnsupportedVersionError.code)
-        assert error.message
 
 
 @pytest.mark.parametrize("version", [-1, 1, 2**40])
