@@ -9,7 +9,7 @@ are what they should be, then by induction all of them are framed like the first
 A batch that is not of this kind, or not right, gets None: then a reader of records looks, and says what is wrong.
 
 Encoding is the same thought the other way round: the bytes before a value depend on its length, its offset and its
-timestamp's distance from the first, so they come from a table, and one join puts table and values together.
+timestamp's distance from the first, so they come from tables, and one join puts tables and values together.
 """
 
 from __future__ import annotations
@@ -122,26 +122,29 @@ def encode_uniform(columns: RecordColumns) -> bytes | None:
     if len(lengths) > 1 or not all(0 <= timestamp - base < _DELTAS_END for _, timestamp in columns.runs):
         return None
     (length,) = lengths
-    capacity = 1 << (count - 1).bit_length()
-    parts: list[bytes | None] = [None] * (2 * count)
-    parts[1::2] = values
+    parts: list[bytes | None] = [None] * (3 * count)
+    parts[1::3] = _offsets_and_lengths(length, 1 << (count - 1).bit_length())[:count]
+    parts[2::3] = values
     ends = [first for first, _ in columns.runs[1:]] + [count]
-    for (first, timestamp), end in zip(columns.runs, ends, strict=True):
-        parts[2 * first : 2 * end : 2] = _prefixes(length, timestamp - base, capacity)[first:end]
-    # Each prefix begins with the number of headers of the record before it, so the last one's is still to come.
-    parts[0] = _prefixes(length, 0, capacity)[0][1:]
+    for (run_first, timestamp), run_end in zip(columns.runs, ends, strict=True):
+        for width, stretch_first, stretch_end in _STRETCHES:
+            first, end = max(run_first, stretch_first), min(run_end, stretch_end)
+            if first < end:
+                parts[3 * first : 3 * end : 3] = [_start(length, width, timestamp - base)] * (end - first)
+    # Each start begins with the number of headers of the record before it, so the last one's is still to come.
+    parts[0] = _start(length, 1, 0)[1:]
     parts.append(b"\x00")
     return b"".join(parts)  # type: ignore[arg-type] # none is None any more
 
 
+def _start(value_length: int, offset_width: int, timestamp_delta: int) -> bytes:
+    """Between a value and the next record's offset: no headers, the next one's length, attributes and timestamp."""
+    around = 3 + offset_width + len(varint(value_length)) + value_length + 1
+    return b"\x00" + varint(around) + b"\x00" + varint(timestamp_delta)
+
+
 @lru_cache(maxsize=32)
-def _prefixes(value_length: int, timestamp_delta: int, capacity: int) -> list[bytes]:
-    """What stands between two values, for every offset: no headers, then all of the next record before its value."""
-    start = b"\x00" + varint(timestamp_delta)
+def _offsets_and_lengths(value_length: int, count: int) -> list[bytes]:
+    """Between a record's timestamp and its value: its offset, no key, the value's length."""
     end = b"\x01" + varint(value_length)
-    around = len(start) + len(end) + value_length + 1
-    prefixes = []
-    for offset in range(capacity):
-        encoded = varint(offset)
-        prefixes.append(b"".join((b"\x00", varint(around + len(encoded)), start, encoded, end)))
-    return prefixes
+    return [varint(offset) + end for offset in range(count)]

@@ -174,6 +174,6 @@ def test_a_session_that_is_over_leaves_no_timer_behind(node, eventually):
         client.call(NodeStatusRequest())
         client.send(CloseRequest())
         eventually(lambda: sessions(node) == 0, "the session has ended")
-        timers = node.on_reactor(lambda: sum(not timer.cancelled for timer in node.node._reactor._timers._heap))
+        timers = node.on_reactor(lambda: sum(entry[2].active for entry in node.node._reactor._timers._heap))
         assert before in (None, timers)
         before = timers
