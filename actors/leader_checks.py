@@ -1,8 +1,16 @@
-"""What a leader asks of a request before it looks at its records: the right leader epoch, and replicas enough. Pure."""
+"""What a leader asks of a request before it looks at its records, and what it tells of a log that it opened."""
 
 from __future__ import annotations
 
+import logging
+from typing import TYPE_CHECKING
+
 from ..errors import FencedLeaderEpochError, NotEnoughReplicasError, UnknownLeaderEpochError
+
+if TYPE_CHECKING:
+    from ..log.partition_log import PartitionLog
+
+logger = logging.getLogger(__name__)
 
 
 def check_leader_epoch(name: str, mine: int, asked: int) -> None:
@@ -21,3 +29,16 @@ def check_in_sync(name: str, in_sync: int, needed: int) -> None:
     if in_sync < needed:
         message = f"{name} has {in_sync} replicas in sync and min.insync.replicas={needed}: nothing was appended"
         raise NotEnoughReplicasError(message)
+
+
+def report_recovery(name: str, log: PartitionLog) -> None:
+    """Say what opening a log had to do, if it was more than to open it."""
+    report = log.recovery
+    if log.damage is not None:
+        logger.error("%s serves what is before its damage only: %s", name, log.damage)
+    if report.scanned_bytes or report.truncated_bytes or report.rebuilt or report.reasons:
+        level = logging.WARNING if report.truncated_bytes or report.rebuilt else logging.INFO
+        rebuilt = ", ".join(report.rebuilt) or "nothing"
+        why = "; ".join(report.reasons) or "the last stop was not clean"
+        figures = (name, report.scanned_bytes, report.truncated_bytes, rebuilt, why)
+        logger.log(level, "recovered %s: scanned %d bytes, cut off %d, rebuilt %s: %s", *figures)

@@ -68,7 +68,7 @@ class MetadataLog:
     @property
     def committed_offset(self) -> int:
         """The offset below which all is flushed; this node is the whole quorum, so that is committed."""
-        return self._log.recovery_point
+        return self._log.flushed_offset
 
     def append(self, changes: list[records.MetadataRecord], now_ms: int) -> None:
         """Append records and apply them to the image; all or none.

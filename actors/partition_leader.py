@@ -54,7 +54,7 @@ from .commands import (
     Watch,
 )
 from .flush_pool import attempt
-from .leader_checks import check_in_sync, check_leader_epoch
+from .leader_checks import check_in_sync, check_leader_epoch, report_recovery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from ..log.batch import BatchHeader
     from ..log.flush import FlushJob
     from ..log.partition_log import PartitionLog
-    from ..log.recovery import RecoveryReport
     from ..quorum.image import PartitionImage
     from ..settings import TopicConfig
     from ..transport.message_base import Body
@@ -117,14 +116,16 @@ class PartitionLeader(ReactorActor):
     def on_start(self) -> None:
         """Open the log, which recovers it if the node had not stopped cleanly."""
         try:
-            self._log = self.context.folder.open_log(self.name, self._config, self.context.clock.wall_ms())
+            topic_id = self.context.image.topics[self.topic].topic_id
+            self._log = self.context.folder.open_log(self.name, self._config, self.context.clock.wall_ms(), topic_id)
         except (OSError, BrokerError) as error:
             self._offline = f"its log cannot be opened: {error}"
             logger.error("partition %s is offline: %s", self.name, self._offline)  # noqa: TRY400 - one sentence is enough
             return
+        report_recovery(self.name, self._log)
         if self._config.flush == "ack" and self._log.damage is None:
             # What recovery found past the recovery point may stand in the system's memory alone.
-            self._high_watermark = max(self._log.recovery_point, self._log.log_start_offset)
+            self._high_watermark = max(self._log.flushed_offset, self._log.log_start_offset)
             if self.context.started_ms:
                 self._want_flush()
             else:
@@ -256,6 +257,8 @@ class PartitionLeader(ReactorActor):
             self._want_flush()
             return
         self._advance(log.log_end_offset)
+        if log.has_sealed_unflushed:
+            self._want_flush()  # a segment that is full is flushed once, so that a recovery need not read it
         if self._config.flush == "interval" and self._flush_timer is None:
             self._flush_timer = self.reactor.call_later(self._config.flush_ms, self._flush_by_time)
 
@@ -299,9 +302,11 @@ class PartitionLeader(ReactorActor):
         # What a failed fsync leaves on the disk is unknown, and a second one may report success for lost pages.
         assert error is None, f"flushing {self.name} failed: {error}; the node stops and recovers from its logs"
         log.finish_flush(job)
+        if job.small_files_error is not None:
+            logger.warning("indexes of %s have to wait for the disk: %s", self.name, job.small_files_error)
         self.context.counters["flushes"] += 1
         if self._config.flush == "ack":
-            self._advance(log.recovery_point)
+            self._advance(log.flushed_offset)
         if self._flush_wanted:
             self._flush_wanted = False
             self._want_flush()

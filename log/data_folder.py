@@ -7,6 +7,7 @@ Files, in Kafka's formats: ``.lock`` (held by the process that uses the folder),
 
 from __future__ import annotations
 
+import logging
 import re
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -21,13 +22,18 @@ if TYPE_CHECKING:
     from ..settings import TopicConfig
     from .disk import Disk, FolderLock
 
+logger = logging.getLogger(__name__)
+
 META_NAME = "meta.properties"
 CLEAN_NAME = ".kafka_cleanshutdown"
 RECOVERY_POINTS_NAME = "recovery-point-offset-checkpoint"
 LOG_STARTS_NAME = "log-start-offset-checkpoint"
 META_VERSION = "1"
+TOPIC_ID_NAME = "partition.metadata"
+"""In each log's folder: whose it is, in Kafka's format."""
 
 _PARTITION = re.compile(r"[A-Za-z0-9._-]{1,249}-(0|[1-9][0-9]*)")
+_TOPIC_ID = re.compile(rb"version: 0\ntopic_id: \S+\n")
 _DELETED = re.compile(r".*\.[0-9]+-delete")
 
 
@@ -92,6 +98,10 @@ class DataFolder:
             lock.release()
             raise
         return folder
+
+    def _warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+        logger.warning("%s", sentence)
 
     def _file(self, name: str) -> str:
         return f"{self.path}/{name}"
@@ -164,19 +174,24 @@ class DataFolder:
             reason = "it is missing"
         except CheckpointFormatError as error:
             reason = str(error)
-        self.warnings.append(f"{path} is lost ({reason}): the logs are looked through instead")
+        self._warn(f"{path} is lost ({reason}): the logs are looked through instead")
         return None
 
     def partition_folders(self) -> list[str]:
         """The names of all logs' folders, sorted."""
         return [name for name in self._disk.list(self.path) if split_folder_name(name)]
 
-    def open_log(self, name: str, config: TopicConfig, now_ms: int) -> PartitionLog:
-        """Open or create the log of a folder name (``topic-partition``). StorageError if the disk refuses."""
+    def open_log(self, name: str, config: TopicConfig, now_ms: int, topic_id: str = "") -> PartitionLog:
+        """Open or create the log of a folder name (``topic-partition``). StorageError if the disk refuses.
+
+        With a topic id, a folder that says it belongs to another topic of that name, which was deleted, is set aside.
+        """
         assert not self._closed
         assert split_folder_name(name), name
         assert name not in self._logs, name
         try:
+            if topic_id:
+                self._claim(name, topic_id)
             log = PartitionLog.open(
                 self._disk,
                 self._file(name),
@@ -193,6 +208,19 @@ class DataFolder:
         self._logs[name] = log
         self._lost.discard(name)
         return log
+
+    def _claim(self, name: str, topic_id: str) -> None:
+        """See to it that a log's folder is this topic's. One that does not say whose it is, is taken as it is."""
+        path = self._file(f"{name}/{TOPIC_ID_NAME}")
+        content = f"version: 0\ntopic_id: {topic_id}\n".encode()
+        if self._disk.exists(path):
+            found = self._disk.read_file(path)
+            if found == content:
+                return
+            if _TOPIC_ID.fullmatch(found):
+                self._warn(f"{name} was left by a deleted topic; it is now named {self.set_aside(name)}")
+        self._disk.make_folder(self._file(name))
+        self._disk.replace_file(path, content)
 
     def delete_log(self, name: str) -> None:
         """Close a log if it is open and remove its folder: renamed first, so that half of a log never stands there."""
@@ -286,7 +314,7 @@ class DataFolder:
                         self.close_log(name)
                         continue
                     except StorageError as error:
-                        self.warnings.append(error.message)
+                        self._warn(error.message)
                 clean = False
                 self._logs[name].abandon()
             self.write_checkpoints()

@@ -43,6 +43,8 @@ class LogState:
         self.log_start_offset = self._bases[0]
         self.log_end_offset = self._segments[-1].next_offset
         self.recovery_point = self._bases[0]
+        """Below it nothing has to be looked at after a crash."""
+        self._flushed_end = 0
         self._snapshots = [o for o in base_offsets(disk.list(folder), SNAPSHOT_SUFFIX) if o <= self.log_end_offset]
         self._unflushed: list[Segment] = []
         self._open_sealed: list[Segment] = []
@@ -59,7 +61,7 @@ class LogState:
     def _check(self) -> None:
         """The invariants that hold between any two calls."""
         assert self._bases[0] <= self.log_start_offset <= self.log_end_offset, self
-        assert self._bases[0] <= self.recovery_point <= self.log_end_offset, self
+        assert self._bases[0] <= self.recovery_point <= self.flushed_offset <= self.log_end_offset, self
         assert not self._active.sealed, self
         assert self.damage is not None or self._active.next_offset == self.log_end_offset, self
         assert len(self._bases) == len(self._segments), self
@@ -98,6 +100,11 @@ class LogState:
     def epochs(self) -> EpochCache:
         """Which leader epoch began where."""
         return self._epochs
+
+    @property
+    def flushed_offset(self) -> int:
+        """The offset below which all records are on the medium; ahead of the recovery point if small files are not."""
+        return max(self.recovery_point, self._flushed_end)
 
     @property
     def has_sealed_unflushed(self) -> bool:
@@ -208,6 +215,11 @@ class LogState:
         if job is not self._job:
             return
         self._job = None
+        self._flushed_end = min(job.end_offset, self.log_end_offset)
+        if job.folder_synced:
+            self._creations_synced = max(self._creations_synced, job.creations)
+        if job.small_files_error is not None:
+            return  # the next flush does it all again
         self.recovery_point = max(self.recovery_point, min(job.end_offset, self.log_end_offset))
         for segment in job.sealed:
             if segment in self._unflushed:
@@ -216,8 +228,6 @@ class LogState:
             if segment in self._unsaved:
                 self._unsaved.remove(segment)
         self._close_sealed(SEALED_FILES_OPEN_MAX)
-        if job.folder_synced:
-            self._creations_synced = max(self._creations_synced, job.creations)
         if job.epochs == self._epochs.entries():
             self._epochs.changed = False
         self._check()
@@ -260,6 +270,8 @@ class LogState:
                 if job is not None:
                     job.run()
                     self.finish_flush(job)
+                    if job.small_files_error is not None:
+                        raise job.small_files_error
                 self._saved_end = -1
                 self.checkpoint()
         except OSError as error:

@@ -59,6 +59,8 @@ class PartitionLog(LogState):
         if log.damage is not None:
             log.log_end_offset = max(log.log_end_offset, point, log.damage.offset)
         log.recovery_point = log.log_end_offset if clean else min(max(point, log._bases[0]), log.log_end_offset)
+        # Recovery has read these, but nobody has flushed them: what it read may stand in the system's memory alone.
+        log._unflushed = [segment for segment in log._segments[:-1] if segment.next_offset > log.recovery_point]
         if log_start_offset > log.log_end_offset:
             log.recovery.reasons.append(
                 f"the log start offset was {log_start_offset}, past the log's end at {log.log_end_offset}"
@@ -349,6 +351,7 @@ class PartitionLog(LogState):
             self.before_cut()
 
     def _after_cut(self, end: int) -> None:
+        self._flushed_end = min(self._flushed_end, end)
         self.log_end_offset = end
         self._saved_end = -1
         self._creations += 1

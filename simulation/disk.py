@@ -176,6 +176,12 @@ class MemoryDisk:
         if self.fault is not None:
             self.fault(operation, path)
 
+    def space(self, folder: str) -> tuple[int, int]:
+        """Bytes in all, and bytes that are free."""
+        self._node(folder)
+        total = 2**40 if self.capacity_bytes is None else self.capacity_bytes
+        return total, max(0, total - self._used(self._root))
+
     def take_room(self, size: int, path: str) -> None:
         """ENOSPC if so many bytes more do not fit."""
         if self.capacity_bytes is not None and self._used(self._root) + size > self.capacity_bytes:

@@ -221,3 +221,25 @@ def test_a_file_closes_after_the_flush_that_is_in_it(tmp_path, monkeypatch):
     thread.join(10)
     assert file._fd == -1
     file.flush()
+
+
+def test_a_folder_that_a_deleted_topic_left_is_not_the_new_topics(path):
+    folder = open_folder(path)
+    log = folder.open_log("t-0", CONFIG, 0, "old")
+    log.append([make_batch([1])] * 3, leader_epoch=0, now_ms=0)
+    folder.close(clean=True)
+    folder = open_folder(path)
+    assert folder.open_log("t-0", CONFIG, 0, "new").log_end_offset == 0
+    assert (path / "t-0.0-stray" / "00000000000000000000.log").stat().st_size > 0
+    assert "t-0.0-stray" in folder.warnings[0]
+    folder.close(clean=True)
+
+
+def test_a_folder_that_does_not_say_whose_it_is_is_taken(path):
+    folder = open_folder(path)
+    fill(folder, "t-0")
+    folder.close(clean=True)
+    folder = open_folder(path)
+    assert folder.open_log("t-0", CONFIG, 0, "new").log_end_offset == 3
+    folder.close(clean=True)
+    assert b"topic_id: new" in (path / "t-0" / "partition.metadata").read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from errno import EIO, ENOSPC
+from random import Random
 
 import pytest
 from zmqbroker.errors import (
@@ -287,3 +288,27 @@ def test_records_are_found_by_time_in_compressed_batches(log, codec):
     assert log.offset_of_max_timestamp() == (4, 1040, 0)
     log.delete_records_before(4)
     assert log.offset_for_timestamp(1025) == (4, 1040, 0)
+
+
+def test_a_disk_too_full_for_small_files_holds_back_the_recovery_point_and_no_record(disk, log):
+    append(log, *(produced(sequence) for sequence in range(40)))
+    assert log.segments_count > 1
+    disk.fail_once("replace", "index", ENOSPC)
+    job = log.start_flush()
+    job.run()
+    log.finish_flush(job)
+    assert job.small_files_error is not None
+    assert (log.flushed_offset, log.recovery_point) == (40, 0)
+    flush(log)
+    assert (log.flushed_offset, log.recovery_point) == (40, 40)
+
+
+def test_sealed_segments_that_recovery_found_are_flushed_like_the_active_one(disk, log):
+    append(log, *(produced(sequence) for sequence in range(40)))
+    log.abandon()  # the process is killed; what it wrote stays in the system's memory
+    reopened = PartitionLog.open(disk, FOLDER, CONFIG, now_ms=0)
+    assert reopened.segments_count > 1
+    flush(reopened)
+    assert reopened.recovery_point == 40
+    disk.crash(Random(1))
+    assert PartitionLog.open(disk, FOLDER, CONFIG, now_ms=0, recovery_point=40).log_end_offset == 40
