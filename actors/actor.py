@@ -104,6 +104,18 @@ class ReactorActor(pykka.Actor):
     def actor_urn(self, value: str) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  set as before
         """Ignore what pykka's constructor sets."""
 
+    def on_crash(self, error: BaseException | None) -> None:
+        """Clean up after an exception, which has been logged, and before a supervisor makes the actor again."""
+
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,  # noqa: ARG002 - pykka's signature
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002 - pykka's signature
+    ) -> None:
+        """Pass pykka's hook on to the simpler one."""
+        self.on_crash(exception_value)
+
     def on_turn_end(self) -> None:
         """Run code after each turn of up to 64 messages."""
 

@@ -477,9 +477,9 @@ class PartitionLeader(ReactorActor):
         except StorageError as error:
             logger.error("the node does not stop cleanly: %s", error.message)  # noqa: TRY400 - the sentence says all
 
-    def on_failure(self, *failure: object) -> None:
+    def on_crash(self, error: BaseException | None) -> None:
         """Tell everybody who waits; what was written is recovered when the actor starts again."""
-        self._give_up(UnknownServerError(f"the leader of {self.name} failed and starts again: {failure[1]!r}"))
+        self._give_up(UnknownServerError(f"the leader of {self.name} failed and starts again: {error!r}"))
         self._log = None
         self.context.folder.abandon_log(self.name)
 

@@ -340,11 +340,11 @@ class ClientSession(ReactorActor):
         """Give back all that is held."""
         self._let_go()
 
-    def on_failure(self, *failure: object) -> None:
+    def on_crash(self, error: BaseException | None) -> None:
         """Answer what was open, so that no client waits for a session that broke."""
-        error = UnknownServerError(f"the session failed while it worked on this request: {failure[1]!r}")
+        answer = UnknownServerError(f"the session failed while it worked on this request: {error!r}")
         for call in list(self._calls):
-            self._listener.send(self._routing_id, [encode_error(call.api, call.correlation_id, error)])
+            self._listener.send(self._routing_id, [encode_error(call.api, call.correlation_id, answer)])
         self._let_go()
 
     def _let_go(self) -> None:

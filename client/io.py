@@ -261,6 +261,7 @@ class ClientIO:
                 now = self.now()
                 done = bool(value) or now >= deadline or self.closed
                 leads = not done and (self._poller is None or self._poller is self._thread)
+                timeout, seen = 0.0, self.progress
                 if leads:
                     self._poller = me
                     self._poll_stints += 1
@@ -269,7 +270,6 @@ class ClientIO:
                 elif not done:
                     self._followers_count += 1
                     timeout = min(deadline - now, 0.05)
-                    seen = self.progress
             if changed and not leads:
                 self.tell_waiters()
             elif changed:
@@ -352,6 +352,7 @@ class ClientIO:
                 if not user_polls:
                     self.pump(by_user=False)
                 changed = self.progress != before
+                timeout = 0.0
                 aside = user_polls or self._user_receives != seen_receives
                 # One user thread has been waiting since the last look: sleep until it leaves.
                 sleeps = user_polls and self._poll_stints == seen_stints

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .record import NewRecord
+    from .record import Headers, NewRecord
 
 NO_HEADERS: list[tuple[str, bytes | None]] = []
 """What all records without headers share; never changed."""
@@ -28,15 +28,13 @@ class RecordColumns:
         """(position of the first record, timestamp) of each run of equal timestamps."""
         self.last_timestamp = -1
         """Of the last run; -1 while there is none."""
-        self.extras: list[tuple[bytes | None, Sequence[tuple[str, bytes | None]]]] | None = None
+        self.extras: list[tuple[bytes | None, Headers]] | None = None
         """Key and headers of every record, once one has any."""
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def append(
-        self, timestamp: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
-    ) -> None:
+    def append(self, timestamp: int, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Add one record."""
         if timestamp != self.last_timestamp:
             self.runs.append((len(self.values), timestamp))
@@ -44,8 +42,9 @@ class RecordColumns:
         if self.extras is not None:
             self.extras.append((key, headers))
         elif key is not None or headers:
-            self.extras = [(None, NO_HEADERS)] * len(self.values)
-            self.extras.append((key, headers))
+            extras: list[tuple[bytes | None, Headers]] = [(None, NO_HEADERS)] * len(self.values)
+            extras.append((key, headers))
+            self.extras = extras
         self.values.append(value)
 
     def extend(self, timestamp: int, key: bytes | None, values: Sequence[bytes | None]) -> None:
