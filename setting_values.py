@@ -18,7 +18,7 @@ _SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": KI
 _TIMES = {"ms": 1, "s": SECOND_MS, "m": MINUTE_MS, "min": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _UNITS: dict[str, dict[str, int]] = {"": {}, BYTES: _SIZES, MILLISECONDS: _TIMES, BYTES_PER_SECOND: _SIZES}
 _NUMBER = re.compile(r"([+-]?[0-9]+(?:_[0-9]+)*)(\.[0-9]+)? ?([A-Za-z/]*)")
-_ADDRESS = re.compile(r"(?:tcp://(?:\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})|(?:ipc|inproc)://\S+)")
+_ADDRESS = re.compile(r"(?:tcp://(?:\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5}))")
 _PORT_MAX = 65535
 
 
@@ -48,7 +48,7 @@ class Setting(NamedTuple):
         if isinstance(self.default, bool):
             return "`true`, `false`"
         if isinstance(self.default, str):
-            return "`tcp://HOST:PORT`, `ipc://PATH`" if self.is_address else "text"
+            return "`tcp://HOST:PORT`" if self.is_address else "text"
         low = "" if self.at_least is None else f"{self.at_least} or more"
         high = "" if self.at_most in (None, INT32_MAX, INT64_MAX) else f"up to {self.at_most}"
         return ", ".join(part for part in (*map(str, self.also), low, high) if part)
@@ -141,7 +141,7 @@ def check(setting: Setting, name: str, value: object) -> Value:
     elif setting.choices and value not in setting.choices:
         message = f"{name} is {value!r}; it must be one of {', '.join(setting.choices)}"
     elif setting.is_address and value != setting.default and not _is_address(value):
-        message = f"{name} is {value!r}; it must be tcp://HOST:PORT with a port up to {_PORT_MAX}, or ipc://PATH"
+        message = f"{name} is {value!r}; it must be tcp://HOST:PORT with a port up to {_PORT_MAX}"
     else:
         return value
     raise ConfigError(message)

@@ -51,7 +51,9 @@ class Acceptor:
         reactor = self._context.reactor
         session = reactor.lookup(address)
         if session is None:
-            session = reactor.spawn(ClientSession, self._context, self._listener, routing_id, address=address)
+            session = reactor.spawn(
+                ClientSession, self._context, self._listener, routing_id, self._on_message, address=address
+            )
             self._context.counters["sessions-opened"] += 1
         session.tell(Frames(frames))
 

@@ -1,16 +1,14 @@
-"""What a leader asks of a request before it looks at its records, and what it tells of a log that it opened."""
+"""What a leader asks of a request before it looks at its records, and which offset a time stands for."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-from ..errors import FencedLeaderEpochError, NotEnoughReplicasError, UnknownLeaderEpochError
+from ..errors import FencedLeaderEpochError, NotEnoughReplicasError, OffsetOutOfRangeError, UnknownLeaderEpochError
+from ..transport.messages import EARLIEST, LATEST, MAX_TIMESTAMP
 
 if TYPE_CHECKING:
     from ..log.partition_log import PartitionLog
-
-logger = logging.getLogger(__name__)
 
 
 def check_leader_epoch(name: str, mine: int, asked: int) -> None:
@@ -31,14 +29,19 @@ def check_in_sync(name: str, in_sync: int, needed: int) -> None:
         raise NotEnoughReplicasError(message)
 
 
-def report_recovery(name: str, log: PartitionLog) -> None:
-    """Say what opening a log had to do, if it was more than to open it."""
-    report = log.recovery
-    if log.damage is not None:
-        logger.error("%s serves what is before its damage only: %s", name, log.damage)
-    if report.scanned_bytes or report.truncated_bytes or report.rebuilt or report.reasons:
-        level = logging.WARNING if report.truncated_bytes or report.rebuilt else logging.INFO
-        rebuilt = ", ".join(report.rebuilt) or "nothing"
-        why = "; ".join(report.reasons) or "the last stop was not clean"
-        figures = (name, report.scanned_bytes, report.truncated_bytes, rebuilt, why)
-        logger.log(level, "recovered %s: scanned %d bytes, cut off %d, rebuilt %s: %s", *figures)
+def offset_for(log: PartitionLog, high_watermark: int, leader_epoch: int, timestamp: int) -> tuple[int, int, int]:
+    """Offset, timestamp and leader epoch for a time of ListOffsets; all -1 where no readable record is that young."""
+    if timestamp == LATEST:
+        return high_watermark, -1, leader_epoch
+    if timestamp == EARLIEST:
+        return log.log_start_offset, -1, leader_epoch
+    if timestamp == MAX_TIMESTAMP:
+        found = log.offset_of_max_timestamp()
+    elif timestamp >= 0:
+        found = log.offset_for_timestamp(timestamp)
+    else:
+        message = f"{timestamp} is no time: a time in ms is 0 or later, and -1, -2, -3 are latest, earliest, newest"
+        raise OffsetOutOfRangeError(message)
+    if found is None or found[0] >= high_watermark:
+        return -1, -1, -1
+    return found

@@ -11,6 +11,7 @@ from ..transport.config_messages import TOPIC_RESOURCE
 from .actor import ReactorActor
 from .commands import AllStarted, ImageCommitted, Reconfigure, Retire, Retired
 from .context import METADATA_KEEPER, partition_address
+from .log_care import remove_later
 from .partition_leader import PartitionLeader
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class MetadataKeeper(ReactorActor):
                 self._images.append(message.image)
             case Retired():
                 self._ending.remove(message.address)
+                if not self._ending:
+                    self._forget_ended()
             case AllStarted():
                 self._on_started()
             case _:
@@ -95,6 +98,13 @@ class MetadataKeeper(ReactorActor):
                 aside = self.context.folder.set_aside(name)
                 logger.warning("%s belongs to no partition of this cluster; it is now named %s", name, aside)
 
+    def _forget_ended(self) -> None:
+        """Write down that deleted logs have no recovery point any more, before new ones may have their names."""
+        try:
+            self.context.folder.write_checkpoints()
+        except OSError as error:
+            logger.warning("the recovery points could not be written down: %s", error)
+
     def _survives(self, topic: TopicImage, old: MetadataImage) -> bool:
         before = old.topics.get(topic.name)
         return before is None or before.topic_id == topic.topic_id
@@ -126,5 +136,5 @@ class MetadataKeeper(ReactorActor):
                 self._ending.add(address)
             else:
                 self.reactor.stop_actor(address)  # it waits for its restart, which now must not come
-                self.context.folder.delete_log(f"{topic.name}-{partition}")
+                remove_later(self.context, f"{topic.name}-{partition}")
         logger.info("topic %s with %d partitions is deleted", topic.name, len(topic.partitions))

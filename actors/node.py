@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _STOP_CHECK_MS = 2.0
 _LINGER_MS = 1000
+_WILDCARDS = ("0.0.0.0", "[::]", "*")  # noqa: S104 - refused, not listened on
 
 
 class NodeAddress(NamedTuple):
@@ -128,6 +129,12 @@ class Node:
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         if not host or not (port.isascii() and port.isdigit()):
             message = f"advertised.address={address!r} is no address: it has to look like tcp://HOST:PORT"
+            raise ConfigError(message)
+        if host in _WILDCARDS:
+            message = (
+                f"the node listens on every interface ({address}), which is no address to give to clients: set"
+                f" advertised.address=tcp://HOST:{port} to what they can reach"
+            )
             raise ConfigError(message)
         return NodeAddress(host.strip("[]"), int(port))
 

@@ -23,9 +23,6 @@ from ..log.validation import check_batch
 from ..transport.config_messages import TOPIC_RESOURCE
 from ..transport.messages import (
     ACKS_ALL,
-    EARLIEST,
-    LATEST,
-    MAX_TIMESTAMP,
     PartitionDeleted,
     PartitionDirInfo,
     PartitionEpochEnd,
@@ -54,7 +51,8 @@ from .commands import (
     Watch,
 )
 from .flush_pool import attempt
-from .leader_checks import check_in_sync, check_leader_epoch, report_recovery
+from .leader_checks import check_in_sync, check_leader_epoch, offset_for
+from .log_care import remove_later, report_recovery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -359,26 +357,11 @@ class PartitionLeader(ReactorActor):
         try:
             log = self._open_log()
             self._check_epoch(command.leader_epoch)
-            offset, timestamp, epoch = self._offset_for(log, command.timestamp)
+            found = offset_for(log, self._high_watermark, self._state.leader_epoch, command.timestamp)
         except BrokerError as error:
             return PartitionOffset(self.topic, self.partition, error.code, error.message)
+        offset, timestamp, epoch = found
         return PartitionOffset(self.topic, self.partition, 0, None, timestamp, offset, epoch)
-
-    def _offset_for(self, log: PartitionLog, timestamp: int) -> tuple[int, int, int]:
-        if timestamp == LATEST:
-            return self._high_watermark, -1, self._state.leader_epoch
-        if timestamp == EARLIEST:
-            return log.log_start_offset, -1, self._state.leader_epoch
-        if timestamp == MAX_TIMESTAMP:
-            found = log.offset_of_max_timestamp()
-        elif timestamp >= 0:
-            found = log.offset_for_timestamp(timestamp)
-        else:
-            message = f"{timestamp} is no time: a time in ms is 0 or later, and -1, -2, -3 are latest, earliest, newest"
-            raise OffsetOutOfRangeError(message)
-        if found is None or found[0] >= self._high_watermark:
-            return -1, -1, -1
-        return found
 
     def _find_epoch_end(self, command: FindEpochEnd) -> PartitionEpochEnd:
         try:
@@ -409,7 +392,7 @@ class PartitionLeader(ReactorActor):
 
     # ---- upkeep
 
-    def _delete_before(self, command: DeleteBefore) -> PartitionDeleted:
+    def _delete_before(self, command: DeleteBefore) -> PartitionDeleted | None:
         try:
             log = self._open_log()
             offset = self._high_watermark if command.offset == -1 else command.offset
@@ -423,7 +406,17 @@ class PartitionLeader(ReactorActor):
             return PartitionDeleted(self.topic, self.partition, error.code, error.message)
         except OSError as error:
             return PartitionDeleted(self.topic, self.partition, StorageError.code, str(error))
-        return PartitionDeleted(self.topic, self.partition, low_watermark=log.log_start_offset)
+        body = PartitionDeleted(self.topic, self.partition, low_watermark=log.log_start_offset)
+        # Answered once the new start is written down: what was deleted shall not come back with a crash.
+        self.context.flusher.submit(
+            self.context.folder.checkpoint_work(), lambda error: self._deleted(command, body, error)
+        )
+        return None
+
+    def _deleted(self, command: DeleteBefore, body: PartitionDeleted, error: Exception | None) -> None:
+        if error is not None:
+            body = PartitionDeleted(self.topic, self.partition, StorageError.code, f"not written down: {error}")
+        command.reply_to.tell(Answer(command.call, command.index, body))
 
     def _reconfigure(self, message: Reconfigure) -> None:
         assert message.partition.leader_epoch >= self._state.leader_epoch, f"{self.name}: the leader epoch goes back"
@@ -465,10 +458,7 @@ class PartitionLeader(ReactorActor):
             if log is not None:
                 self._close_log()
             return
-        try:
-            self.context.folder.delete_log(self.name)
-        except OSError as error:
-            logger.error("the log of %s, which is deleted, is not all gone: %s", self.name, error)  # noqa: TRY400 - one sentence is enough
+        remove_later(self.context, self.name)
         self._retire_to.tell(Retired(self.address))
 
     def _close_log(self) -> None:
@@ -481,6 +471,11 @@ class PartitionLeader(ReactorActor):
         """Tell everybody who waits; what was written is recovered when the actor starts again."""
         self._give_up(UnknownServerError(f"the leader of {self.name} failed and starts again: {error!r}"))
         self._log = None
+        if self._retire_to is not None:
+            self.reactor.stop_actor(self.address)  # it was to end anyway, and shall not be made again
+            remove_later(self.context, self.name)
+            self._retire_to.tell(Retired(self.address))
+            return
         self.context.folder.abandon_log(self.name)
 
     def _give_up(self, error: BrokerError) -> None:
@@ -495,5 +490,7 @@ class PartitionLeader(ReactorActor):
                 message.reply_to.tell(Refusal(message.call, message.index, error))
             elif isinstance(message, Watch):
                 message.reply_to.tell(Readable(message.call, message.index))
+            elif isinstance(message, Retire):
+                self._retire_to = message.reply_to
         self._handling = None
         self._wake_watchers()

@@ -252,6 +252,13 @@ class MetadataCall(Call):
         }
         self._describe()
 
+    def on_refusal(self, refusal: Refusal) -> None:
+        """Describe what there is; the topics that could not be created have the reason."""
+        error = refusal.error
+        missing = set(self._topics or ()) - self.session.context.image.topics.keys()
+        self._errors = dict.fromkeys(missing, (error.code, error.message))
+        self._describe()
+
     def _describe(self) -> None:
         context = self.session.context
         image = context.image

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import (
@@ -39,7 +40,7 @@ from .requests import open_call
 if TYPE_CHECKING:
     from ..quorum.image import MetadataImage
     from ..transport.message_base import Body, Request
-    from ..transport.network import Listener
+    from ..transport.network import Listener, OnMessage
     from .calls import Call
     from .context import NodeContext
     from .quotas import Direction
@@ -56,8 +57,9 @@ _RETRY_SEND_MS = 5.0
 class ClientSession(ReactorActor):
     """One connection, known by its routing id."""
 
-    def __init__(self, context: NodeContext, listener: Listener, routing_id: bytes) -> None:
+    def __init__(self, context: NodeContext, listener: Listener, routing_id: bytes, reopen: OnMessage) -> None:
         super().__init__()
+        self._reopen = reopen
         self.context = context
         self.client_id = ""
         self._listener = listener
@@ -337,14 +339,19 @@ class ClientSession(ReactorActor):
         self._let_go()
 
     def on_stop(self) -> None:
-        """Give back all that is held."""
+        """Give back all that is held; what came in after the session had begun to close is for the next one."""
         self._let_go()
+        for message in self.actor_inbox.take_told():
+            if isinstance(message, Frames):
+                self.reactor.call_soon(partial(self._reopen, self._routing_id, message.frames))
 
     def on_crash(self, error: BaseException | None) -> None:
         """Answer what was open, so that no client waits for a session that broke."""
         answer = UnknownServerError(f"the session failed while it worked on this request: {error!r}")
         for call in list(self._calls):
             self._listener.send(self._routing_id, [encode_error(call.api, call.correlation_id, answer)])
+        for frames in self._parked:
+            self._listener.send(self._routing_id, [encode_error(*readable_header(frames[0]), answer)])
         self._let_go()
 
     def _let_go(self) -> None:

@@ -49,6 +49,10 @@ def split_folder_name(name: str) -> tuple[str, int] | None:
     return topic, int(partition)
 
 
+def _nothing() -> None:
+    """No work."""
+
+
 class DataFolder:
     """Made by ``open``; belongs to this process until ``close``."""
 
@@ -220,10 +224,14 @@ class DataFolder:
             if _TOPIC_ID.fullmatch(found):
                 self._warn(f"{name} was left by a deleted topic; it is now named {self.set_aside(name)}")
         self._disk.make_folder(self._file(name))
-        self._disk.replace_file(path, content)
+        self._disk.replace_file(path, content, durable=False)  # lost, it only says nothing
 
-    def delete_log(self, name: str) -> None:
-        """Close a log if it is open and remove its folder: renamed first, so that half of a log never stands there."""
+    def delete_log(self, name: str) -> Callable[[], None]:
+        """Close a log if it is open and rename its folder, so that no log of that name finds it.
+
+        The work returned removes what was renamed, in any thread. Before a log of the same name is opened call
+        ``write_checkpoints``: a recovery point of the old one must not be taken for the new one's.
+        """
         assert not self._closed
         log = self._logs.pop(name, None)
         if log is not None:
@@ -232,13 +240,11 @@ class DataFolder:
         self._recovery_points.pop(name, None)
         self._lost.discard(name)
         if not self._disk.exists(self._file(name)):
-            return
+            return _nothing
         while self._disk.exists(doomed := self._file(f"{name}.{self._deletions}-delete")):
             self._deletions += 1
         self._disk.rename(self._file(name), doomed)
-        self._disk.sync_folder(self.path)
-        self._disk.remove_tree(doomed)
-        self.write_checkpoints()
+        return lambda: self._disk.remove_tree(doomed)
 
     def set_aside(self, name: str) -> str:
         """Rename the folder of a log that is not open, so that no log of that name finds it; returns its new name."""
@@ -249,8 +255,7 @@ class DataFolder:
         self._disk.rename(self._file(name), self._file(aside))
         self._disk.sync_folder(self.path)
         self._log_starts.pop(name, None)
-        if self._recovery_points is not None:
-            self._recovery_points.pop(name, None)
+        self._recovery_points.pop(name, None)
         return aside
 
     def close_log(self, name: str) -> None:

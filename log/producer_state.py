@@ -85,6 +85,11 @@ class ProducerStates:
         producer_id, epoch, first = header.producer_id, header.producer_epoch, header.base_sequence
         entry = self._entries.get(producer_id)
         if entry is None:
+            # Taking any first number, as Kafka does for producers that it has forgotten, would call the retry of a
+            # refused first batch a repeat. A forgotten producer begins its next epoch instead (KIP-360).
+            if first != 0:
+                message = f"producer {producer_id} is not known here and sent sequence {first}; it must begin with 0"
+                raise OutOfOrderSequenceError(message)
             return None
         if epoch != entry.epoch:
             if epoch < entry.epoch:

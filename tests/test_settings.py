@@ -43,7 +43,6 @@ def test_defaults_are_kafkas():
         ("message.timestamp.type", "logappendtime", "LogAppendTime"),
         ("log_level", "debug", "DEBUG"),
         ("listen", "tcp://[::1]:0", "tcp://[::1]:0"),
-        ("listen", "ipc:///run/broker", "ipc:///run/broker"),
         ("rack", "here", "here"),
         ("data_dir", "/data", "/data"),
     ],

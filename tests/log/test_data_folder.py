@@ -140,7 +140,8 @@ def test_checkpoints_keep_logs_that_are_not_open(path):
     folder.write_checkpoints()
     points = decode_offsets((path / "recovery-point-offset-checkpoint").read_bytes())
     assert points == {"a-0": 4, "b-0": 2}
-    folder.delete_log("b-0")
+    folder.delete_log("b-0")()
+    folder.write_checkpoints()
     assert folder.partition_folders() == ["a-0"]
     assert decode_offsets((path / "recovery-point-offset-checkpoint").read_bytes()) == {"a-0": 4}
     folder.close(clean=True)

@@ -77,8 +77,15 @@ def test_a_repeat_older_than_five_batches_is_known_as_one_but_not_its_offset(log
 
 def test_sequences_wrap(log):
     top = 2**31 - 1
+    log.producers.update(produced(top - 2)[0], 0, timestamp=0, now_ms=0)
     assert [r.base_offset for r in append(log, produced(top - 1, 3), produced(1), produced(top - 1, 3))] == [0, 3, 0]
     assert log.log_end_offset == 4
+
+
+def test_the_retry_of_a_refused_first_batch_is_no_repeat_of_a_later_one(log):
+    """A second batch that overtakes a refused first one waits: else the first one's retry would be called stored."""
+    assert isinstance(append(log, produced(3))[0], OutOfOrderSequenceError)
+    assert [r.base_offset for r in append(log, produced(0, 3), produced(3))] == [0, 3]
 
 
 def test_log_append_time_is_stamped_with_a_valid_crc(disk):
@@ -244,7 +251,8 @@ def test_producers_expire_by_when_they_were_seen(log):
     append(log, produced(0), now_ms=5000)
     assert log.expire_producers(6000, 1000) == 0
     assert log.expire_producers(6001, 1000) == 1
-    assert append(log, produced(44))[0].base_offset == 1, "without state any sequence begins"
+    assert isinstance(append(log, produced(1))[0], OutOfOrderSequenceError), "a forgotten producer begins anew"
+    assert append(log, produced(0, epoch=1))[0].base_offset == 1
 
 
 def test_a_closed_log_is_flushed(log):

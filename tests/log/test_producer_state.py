@@ -29,6 +29,9 @@ def note(states, batch, offset=0):
 )
 def test_what_follows_is_taken_and_all_else_is_refused(sizes, first, shift, records):
     states, stored, sequence, offset = ProducerStates(), [], first, 0
+    if first:
+        note(states, header(first - 1))
+        stored.append((first - 1, first - 1, 0))
     for size in sizes:
         batch = header(sequence, size)
         assert states.check(batch) is None
@@ -51,14 +54,16 @@ def test_what_follows_is_taken_and_all_else_is_refused(sizes, first, shift, reco
 
 def test_epochs():
     states = ProducerStates()
-    assert states.check(header(77)) is None, "unknown: taken as it is"
-    note(states, header(77))
+    with pytest.raises(OutOfOrderSequenceError, match="producer 1 is not known here and sent sequence 77"):
+        states.check(header(77))
+    assert states.check(header(0)) is None
+    note(states, header(0))
     with pytest.raises(OutOfOrderSequenceError, match="must begin with 0"):
         states.check(header(78, epoch=1))
     assert states.check(header(0, epoch=1)) is None
     note(states, header(0, epoch=1))
     with pytest.raises(InvalidProducerEpochError, match=r"epoch 0.*epoch 1"):
-        states.check(header(78))
+        states.check(header(1))
     assert len(states.get(1).batches) == 1
 
 

@@ -1,0 +1,38 @@
+"""What is said of a partition's log when it has been opened, and what becomes of it when the partition is deleted."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..log.partition_log import PartitionLog
+    from .context import NodeContext
+
+logger = logging.getLogger(__name__)
+
+
+def report_recovery(name: str, log: PartitionLog) -> None:
+    """Say what opening a log had to do, if it was more than to open it."""
+    report = log.recovery
+    if log.damage is not None:
+        logger.error("%s serves what is before its damage only: %s", name, log.damage)
+    if report.scanned_bytes or report.truncated_bytes or report.rebuilt or report.reasons:
+        level = logging.WARNING if report.truncated_bytes or report.rebuilt else logging.INFO
+        rebuilt = ", ".join(report.rebuilt) or "nothing"
+        why = "; ".join(report.reasons) or "the last stop was not clean"
+        figures = (name, report.scanned_bytes, report.truncated_bytes, rebuilt, why)
+        logger.log(level, "recovered %s: scanned %d bytes, cut off %d, rebuilt %s: %s", *figures)
+
+
+def remove_later(context: NodeContext, name: str) -> None:
+    """Take the log of a deleted partition out of the way now, and remove its files without keeping anybody waiting."""
+
+    def removed(error: Exception | None) -> None:
+        if error is not None:
+            logger.error("the log of %s, which is deleted, is not all gone: %s", name, error)
+
+    try:
+        context.flusher.submit(context.folder.delete_log(name), removed)
+    except OSError as error:
+        removed(error)
