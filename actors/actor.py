@@ -9,37 +9,65 @@ are not ours; and a supervisor must know whether the actor failed or was stopped
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 import pykka
 from pykka import ActorDeadError
 
 from .future import ReactorFuture
-from .mailbox import Drained, Mailbox
+from .mailbox import Drained, Mailbox, Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from pykka import Future
+    from pykka import ActorRef, Future
 
-    from .reactor import Reactor
+    from .timers import Timer
 
 A = TypeVar("A", bound="ReactorActor")
 
 _dispatch: Final = pykka.Actor._handle_receive  # noqa: SLF001  a super() call costs a tenth of a message's way
 
 
+class Home(Scheduler["ReactorActor"], Protocol):
+    """What an actor may use of its reactor; the ``Reactor`` says more of each. All but tell on its thread only."""
+
+    def spawn(self, cls: type[A], *args: Any, address: str, supervised: bool = False, **kwargs: Any) -> ActorRef[A]:
+        """Make an actor that lives at the address, which must be free."""
+        ...
+
+    def lookup(self, address: str) -> ActorRef[Any] | None:
+        """A reference to the actor that lives at the address now, if any."""
+        ...
+
+    def tell(self, address: str, message: Any) -> bool:
+        """Put a message into the mailbox at the address; False if nobody lives there."""
+        ...
+
+    def stop_actor(self, address: str) -> bool:
+        """Stop the actor at the address, and do not restart it; False if there is none."""
+        ...
+
+    def call_later(self, delay_ms: float, callback: Callable[[], object]) -> Timer:
+        """Run the callback in delay_ms."""
+        ...
+
+    def fail(self, error: BaseException, where: str) -> None:
+        """End with the error: an invariant does not hold."""
+        ...
+
+
 class _Births(threading.local):
     """The place in life of the actor that this thread is constructing: pykka gives constructors no such argument."""
 
-    place: tuple[Reactor, str] | None = None
+    place: tuple[Home, str] | None = None
 
 
 _births = _Births()
 
 
-def construct(cls: type[A], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, reactor: Reactor, address: str) -> A:
+def construct(cls: type[A], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, reactor: Home, address: str) -> A:
     """Make an actor that finds its reactor and address as soon as pykka's constructor has run. Reactor.spawn calls it.
 
     Raises:
@@ -81,7 +109,7 @@ class ReactorActor(pykka.Actor):
     - ``on_failure(...)``: a message that was told, or on_turn_end, raised an exception; on_turn_end does not follow
     """
 
-    actor_inbox: Mailbox  # pyright: ignore[reportIncompatibleVariableOverride]  nobody ever sets another
+    actor_inbox: Mailbox[ReactorActor]  # pyright: ignore[reportIncompatibleVariableOverride]  nobody ever sets another
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         place, _births.place = _births.place, None
@@ -120,7 +148,7 @@ class ReactorActor(pykka.Actor):
         """Run code after each turn of up to 64 messages."""
 
     @staticmethod
-    def _create_actor_inbox() -> Mailbox:
+    def _create_actor_inbox() -> Mailbox[ReactorActor]:
         return Mailbox()
 
     @staticmethod

@@ -6,7 +6,7 @@ happens, it finishes once: with the last answer, at its deadline, or when the no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import (
     BrokerError,
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..transport.message_base import Body, Request
+    from .commands import Ref
     from .context import NodeContext
     from .quotas import Direction
-    from .session import ClientSession
+    from .reactor import Reactor
 
 DEFAULT_TIMEOUT_MS = 30_000.0
 """For requests that name no time-out of their own."""
@@ -32,12 +33,32 @@ DEFAULT_TIMEOUT_MS = 30_000.0
 _TOO_LATE = "it was not completed within the request's time-out; whether it took effect is unknown"
 
 
+class CallOwner(Protocol):
+    """What a call needs of the session that works on it."""
+
+    context: NodeContext
+
+    @property
+    def reactor(self) -> Reactor:
+        """Where the other actors are found."""
+        ...
+
+    @property
+    def actor_ref(self) -> Ref:
+        """Where answers go."""
+        ...
+
+    def finish(self, call: Call, body: Body | None, data: list[bytes], error: BrokerError | None = None) -> None:
+        """Close a call and send its reply: a body with data frames, an error, or nothing at all."""
+        ...
+
+
 class Call:
     """One request being worked on."""
 
     quota: Direction | None = None
 
-    def __init__(self, session: ClientSession, request: Request, correlation_id: int, size: int) -> None:
+    def __init__(self, session: CallOwner, request: Request, correlation_id: int, size: int) -> None:
         self.session = session
         self.api = request.API
         self.correlation_id = correlation_id

@@ -17,8 +17,8 @@ from .context import partition_address
 
 if TYPE_CHECKING:
     from ..transport.message_base import Request
+    from .calls import CallOwner
     from .quotas import Direction
-    from .session import ClientSession
 
 
 class FetchCall(Call):
@@ -26,7 +26,7 @@ class FetchCall(Call):
 
     quota: Direction | None = "consume"
 
-    def __init__(self, session: ClientSession, request: FetchRequest, correlation_id: int, size: int) -> None:
+    def __init__(self, session: CallOwner, request: FetchRequest, correlation_id: int, size: int) -> None:
         super().__init__(session, request, correlation_id, size)
         count = len(request.partitions)
         self._entries = request.partitions

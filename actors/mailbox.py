@@ -12,19 +12,20 @@ from __future__ import annotations
 
 from collections import deque
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from pykka import ActorDeadError
 from pykka._envelope import Envelope
 from pykka.messages import ProxyCall, _ActorStop
 
-from .future import ReactorFuture
+from .future import Answerer, ReactorFuture
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pykka import Future
 
-    from .actor import ReactorActor
-    from .reactor import Reactor
+A = TypeVar("A")
 
 TURN_MESSAGES_MAX: Final = 64
 """Messages that an actor handles before the next actor has its turn."""
@@ -37,15 +38,33 @@ class Drained(Exception):  # noqa: N818  it reports no error: it is the way out 
     """The turn is over: the mailbox is empty or the budget used up."""
 
 
-class Mailbox:
+class Scheduler(Answerer, Protocol[A]):
+    """What a mailbox knows of the reactor that gives its actor turns. The actor is only passed on: of any type."""
+
+    thread_id: int | None
+
+    def schedule(self, actor: A) -> None:
+        """Give the actor a turn."""
+        ...
+
+    def deliver_from_thread(self, mailbox: Mailbox[A], envelope: Envelope[Any]) -> None:
+        """Call the mailbox's ``deliver`` on the reactor's thread."""
+        ...
+
+    def count_dead_letters(self, messages: Iterable[Any], where: str) -> None:
+        """Account for messages that nobody will handle, nor be told about."""
+        ...
+
+
+class Mailbox(Generic[A]):
     """The messages that wait for one actor, oldest first."""
 
     __slots__ = ("_actor", "_handled", "_hook_due", "_queue", "_reactor", "closed", "current", "scheduled")
 
     def __init__(self) -> None:
         self._queue: deque[Envelope[Any]] = deque()
-        self._actor: ReactorActor | None = None
-        self._reactor: Reactor
+        self._actor: A | None = None
+        self._reactor: Scheduler[A]
         self._handled = 0
         self._hook_due = False
         self.closed = False
@@ -55,7 +74,7 @@ class Mailbox:
         self.scheduled = True
         """The actor is in the reactor's run queue, or has its turn now, or is not yet started."""
 
-    def bind(self, actor: ReactorActor, reactor: Reactor) -> None:
+    def bind(self, actor: A, reactor: Scheduler[A]) -> None:
         """Say whose mailbox this is; pykka makes it without arguments."""
         self._actor = actor
         self._reactor = reactor

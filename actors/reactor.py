@@ -73,7 +73,7 @@ class _Mail:
 
     __slots__ = ("_envelope", "_mailbox")
 
-    def __init__(self, mailbox: Mailbox, envelope: Envelope[Any]) -> None:
+    def __init__(self, mailbox: Mailbox[ReactorActor], envelope: Envelope[Any]) -> None:
         self._mailbox = mailbox
         self._envelope = envelope
 
@@ -282,7 +282,7 @@ class Reactor:
         """Give the actor a turn, after all that have one coming."""
         self._run_queue.append(actor)
 
-    def deliver_from_thread(self, mailbox: Mailbox, envelope: Envelope[Any]) -> None:
+    def deliver_from_thread(self, mailbox: Mailbox[ReactorActor], envelope: Envelope[Any]) -> None:
         """Deliver the envelope on the reactor's thread."""
         self._entries.add(_Mail(mailbox, envelope))
 

@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from ..errors import BrokerError
     from ..quorum.image import TopicImage
     from ..transport.message_base import Request
+    from .calls import CallOwner
     from .quotas import Direction
-    from .session import ClientSession
 
 
 class ProduceCall(PartitionsCall):
@@ -73,7 +73,7 @@ class ProduceCall(PartitionsCall):
     quota: Direction | None = "produce"
 
     def __init__(
-        self, session: ClientSession, request: ProduceRequest, correlation_id: int, size: int, frames: list[bytes]
+        self, session: CallOwner, request: ProduceRequest, correlation_id: int, size: int, frames: list[bytes]
     ) -> None:
         super().__init__(session, request, correlation_id, size)
         if request.acks not in (0, 1, ACKS_ALL):
@@ -106,7 +106,7 @@ class ProduceCall(PartitionsCall):
 class ListOffsetsCall(PartitionsCall):
     """Look up offsets by time."""
 
-    def __init__(self, session: ClientSession, request: ListOffsetsRequest, correlation_id: int, size: int) -> None:
+    def __init__(self, session: CallOwner, request: ListOffsetsRequest, correlation_id: int, size: int) -> None:
         super().__init__(session, request, correlation_id, size)
         self.entries = request.partitions
 
@@ -126,7 +126,7 @@ class ListOffsetsCall(PartitionsCall):
 class DeleteRecordsCall(PartitionsCall):
     """Move log start offsets forward."""
 
-    def __init__(self, session: ClientSession, request: DeleteRecordsRequest, correlation_id: int, size: int) -> None:
+    def __init__(self, session: CallOwner, request: DeleteRecordsRequest, correlation_id: int, size: int) -> None:
         super().__init__(session, request, correlation_id, size)
         self.entries = request.partitions
 
@@ -147,7 +147,7 @@ class EpochEndCall(PartitionsCall):
     """Find where leader epochs end."""
 
     def __init__(
-        self, session: ClientSession, request: OffsetForLeaderEpochRequest, correlation_id: int, size: int
+        self, session: CallOwner, request: OffsetForLeaderEpochRequest, correlation_id: int, size: int
     ) -> None:
         super().__init__(session, request, correlation_id, size)
         self.entries = request.partitions
@@ -203,7 +203,7 @@ class LogDirsCall(GatherCall):
 class ControllerRequestCall(Call):
     """A request that the controller decides."""
 
-    def __init__(self, session: ClientSession, request: Request, correlation_id: int, size: int) -> None:
+    def __init__(self, session: CallOwner, request: Request, correlation_id: int, size: int) -> None:
         super().__init__(session, request, correlation_id, size)
         self._request = request
 
@@ -216,7 +216,7 @@ class ControllerRequestCall(Call):
         self.reply(answer.body)
 
 
-def ask_controller(session: ClientSession, call: Call, request: Request) -> None:
+def ask_controller(session: CallOwner, call: Call, request: Request) -> None:
     """Send a request to the controller of this node."""
     controller = session.reactor.lookup(CONTROLLER)
     assert controller is not None, "a node without a controller takes no clients"
@@ -226,7 +226,7 @@ def ask_controller(session: ClientSession, call: Call, request: Request) -> None
 class MetadataCall(Call):
     """Describe the cluster, after creating the topics that are missing, if that is wanted and allowed."""
 
-    def __init__(self, session: ClientSession, request: MetadataRequest, correlation_id: int, size: int) -> None:
+    def __init__(self, session: CallOwner, request: MetadataRequest, correlation_id: int, size: int) -> None:
         super().__init__(session, request, correlation_id, size)
         self._topics = request.topics
         self._may_create = request.allow_auto_topic_creation and session.context.config.auto_create_topics_enable
@@ -294,7 +294,7 @@ def _why_missing(name: str) -> tuple[int, str]:
 class DescribeConfigsCall(Call):
     """Read settings."""
 
-    def __init__(self, session: ClientSession, request: DescribeConfigsRequest, correlation_id: int, size: int) -> None:
+    def __init__(self, session: CallOwner, request: DescribeConfigsRequest, correlation_id: int, size: int) -> None:
         super().__init__(session, request, correlation_id, size)
         self._resources = request.resources
 
@@ -359,7 +359,7 @@ class StatusCall(Call):
         )
 
 
-_CALLS: dict[type[Request], Callable[[ClientSession, Any, int, int], Call]] = {
+_CALLS: dict[type[Request], Callable[[CallOwner, Any, int, int], Call]] = {
     FetchRequest: FetchCall,
     MetadataRequest: MetadataCall,
     DescribeConfigsRequest: DescribeConfigsCall,
@@ -376,7 +376,7 @@ _CALLS: dict[type[Request], Callable[[ClientSession, Any, int, int], Call]] = {
 }
 
 
-def open_call(session: ClientSession, request: Request, correlation_id: int, size: int, frames: list[bytes]) -> Call:
+def open_call(session: CallOwner, request: Request, correlation_id: int, size: int, frames: list[bytes]) -> Call:
     """Make the call for a request. Raises a BrokerError if the request contradicts itself."""
     if isinstance(request, ProduceRequest):
         return ProduceCall(session, request, correlation_id, size, frames)

@@ -37,20 +37,24 @@ class ProducerBatch:
 
     __slots__ = (
         "attempts", "base_offset", "base_sequence", "callbacks", "count", "deadline", "done", "encoded", "error",
-        "identity", "io", "last_error", "limit", "log_append_time_ms", "looked", "looked_count", "number", "opened",
-        "parts", "queue", "records", "size", "stored", "urgent",
+        "identity", "io", "last_error", "limit", "log_append_time_ms", "looked", "looked_count", "maybe_stored", "most",
+        "number", "opened", "parts", "queue", "records", "size", "stored", "urgent",
     )  # fmt: skip
 
-    def __init__(self, io: ClientIO, queue: PartitionQueue, limit: int, now: float, deadline: float) -> None:
+    def __init__(self, io: ClientIO, queue: PartitionQueue, most: int, now: float, deadline: float) -> None:
         self.io = io
         self.queue = queue
-        self.limit = limit
+        self.most = most
+        """It is closed when it has grown to this many bytes."""
+        self.limit = 0
+        """So many of them are taken from the buffer for it: `send` may fill them without asking."""
         self.size = BATCH_OVERHEAD
         """At most this many bytes before compression."""
         self.records = RecordColumns()
         self.count = 0
         """Records, once closed."""
-        self.number = 0
+        self.number: tuple[int, ...] = ()
+        """Its place among the batches of its partition; a part of a batch that was split has one place more."""
         self.opened = now
         self.deadline = deadline
         self.urgent = False
@@ -62,6 +66,8 @@ class ProducerBatch:
         self.base_sequence = -1
         self.encoded: bytes | None = None
         self.attempts = 0
+        self.maybe_stored = False
+        """An attempt with these sequence numbers ended without telling whether it was stored."""
         self.last_error: ZmqBrokerError | None = None
         self.parts: list[ProducerBatch] | None = None
         """What the batch was split into, being too large."""
@@ -149,12 +155,12 @@ class ProducerBatch:
         at = self.metadata(first)
         return BatchMetadata(at.topic, at.partition, at.offset, count, at.timestamp)
 
-    def wait(self, timeout: float | None) -> None:
-        """Wait until the batch is done or split. Raises TimeoutError."""
+    def wait(self, timeout: float | None, until: float) -> None:
+        """Wait until the batch is done or split, or the time over that began when `until` was computed."""
         io = self.io
         self.urgent = True
         # Every batch ends by its deadline; the second is for the pass that ends it.
-        deadline = self.deadline + 1.0 if timeout is None else io.now() + timeout
+        deadline = self.deadline + 1.0 if timeout is None else until
         if not io.wait_until(lambda: self.done or self.parts is not None, deadline) and not self.done:
             seconds = f"{timeout:g} s" if timeout is not None else "the delivery time-out"
             last = f"; the last attempt failed: {self.last_error.message}" if self.last_error else ""
@@ -268,6 +274,7 @@ class PartitionQueue:
         if self.identity is None:
             self.identity = identity
         batch.identity = self.identity
+        batch.maybe_stored = False
         batch.base_sequence = self.next_sequence
         self.next_sequence = (self.next_sequence + batch.count) & SEQUENCE_MASK
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import (
     BrokerError,
@@ -34,7 +34,7 @@ from ..transport.messages import ApiVersionsReply, ApiVersionsRequest, CloseRequ
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .io import ClientIO
+    from .options import CommonOptions
 
 _random = random.Random()  # noqa: S311 - no secret; its own, so that a program's seed is left alone
 
@@ -42,6 +42,8 @@ SOFTWARE = "zmqbroker-python"
 FOREVER = float("inf")
 _GOODBYE_LINGER_MS = 250
 _UNLIMITED = 2**62
+_CALL_BYTES = 64
+"""What a request counts beside its batches."""
 _CHECK_S = 0.0005
 """How often the monitor of a connection that stands is looked at, in passes that come thick and fast."""
 
@@ -72,7 +74,7 @@ class Call:
         self.deadline = deadline
         self.batches = batches
         self.awaits_reply = awaits_reply
-        self.size = 64 + sum(map(len, batches))
+        self.size = _CALL_BYTES + sum(map(len, batches))
 
 
 class State(Enum):
@@ -85,10 +87,36 @@ class State(Enum):
     WAITING = "waiting"
 
 
+class ConnectionOwner(Protocol):
+    """What a connection needs of the client that it belongs to."""
+
+    options: CommonOptions
+    cluster_id: str | None
+    """The cluster that the client is bound to; a connection's first greeting finds it out."""
+    submitted: bool
+    """Set by connections: a request was submitted since the sockets were last read."""
+
+    def now(self) -> float:
+        """The time, on the clock of all deadlines."""
+        ...
+
+    def watch_fds(self, fds: tuple[int, int]) -> None:
+        """Poll a dealer's descriptors from now on."""
+        ...
+
+    def forget_fds(self, fds: tuple[int, int]) -> None:
+        """Poll them no more."""
+        ...
+
+    def connection_failed(self, connection: Connection) -> None:
+        """Hear that a connection broke."""
+        ...
+
+
 class Connection:
     """The connection to one address; it makes itself anew as long as somebody submits requests."""
 
-    def __init__(self, io: ClientIO, address: str) -> None:
+    def __init__(self, io: ConnectionOwner, address: str) -> None:
         self.address = address
         self.state = State.IDLE
         self.node_id = -1
@@ -125,6 +153,18 @@ class Connection:
     def is_backing_off(self) -> bool:
         """Whether the last attempt failed and the next is not yet due."""
         return self.state is State.WAITING
+
+    @property
+    def is_called(self) -> bool:
+        """Whether a request waits for the connection to stand: what the broker takes is not yet known."""
+        return self.state is not State.READY and bool(self._queue)
+
+    @property
+    def most_at_once(self) -> int:
+        """The bytes of batches up to which it is wise to put several into one request."""
+        if self.state is not State.READY:
+            return 0
+        return min(self._max_request_bytes, self._credit_bytes) - _CALL_BYTES
 
     def submit(self, call: Call, now: float) -> None:
         """Send a request as soon as the connection, the broker's credit and its throttling allow it."""

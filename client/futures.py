@@ -31,8 +31,9 @@ class RecordFuture(Struct, gc=False, eq=False):
         Raises what made the record fail, or TimeoutError if its fate is not known within the time-out.
         """
         batch, index = self._batch.locate(self._index)
-        if not batch.done:
-            batch.wait(timeout)
+        until = batch.io.now() + (timeout or 0.0)
+        while not batch.done:
+            batch.wait(timeout, until)
             batch, index = self._batch.locate(self._index)
         if batch.error is not None:
             raise batch.error
@@ -123,8 +124,10 @@ class BatchesFuture:
 
         Raises the first error if any record failed: others may be stored. TimeoutError if not all fates are known.
         """
+        until = 0.0
         while waiting := next((piece[0] for piece in self._pieces() if not piece[0].done), None):
-            waiting.wait(timeout)
+            until = until or waiting.io.now() + (timeout or 0.0)
+            waiting.wait(timeout, until)
         error = self.exception
         if error is not None:
             raise error

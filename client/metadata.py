@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import BrokerError, LeaderNotAvailableError, UnknownTopicOrPartitionError, ZmqBrokerError, error_for
 from ..transport.messages import MetadataReply, MetadataRequest, TopicInfo
 from .connection import FOREVER, Answer, Call, Connection
 
 if TYPE_CHECKING:
-    from .io import ClientIO
+    from .options import CommonOptions
 
 
 _random = random.Random()  # noqa: S311 - no secret; its own, so that a program's seed is left alone
@@ -23,10 +23,26 @@ class PartitionState(NamedTuple):
     leader_epoch: int
 
 
+class MetadataOwner(Protocol):
+    """What the metadata needs of the client that it belongs to."""
+
+    options: CommonOptions
+    progress: int
+    """Counts what waiters may wait for: every answer is such a thing."""
+
+    def now(self) -> float:
+        """The time, on the clock of all deadlines."""
+        ...
+
+    def connection(self, address: str) -> Connection:
+        """The connection to an address."""
+        ...
+
+
 class ClusterMetadata:
     """Nodes and topics as of the last answer. All methods are called under the client's lock."""
 
-    def __init__(self, io: ClientIO) -> None:
+    def __init__(self, io: MetadataOwner) -> None:
         self.version = 0
         """Grows with every answer."""
         self.auto_create = False

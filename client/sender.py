@@ -20,6 +20,7 @@ from ..errors import (
     LeaderNotAvailableError,
     MessageTooLargeError,
     NetworkError,
+    NotEnoughReplicasAfterAppendError,
     NotLeaderOrFollowerError,
     OutOfOrderSequenceError,
     RequestTimedOutError,
@@ -47,7 +48,11 @@ _STALE = (
     UnknownTopicOrPartitionError,
 )  # fmt: skip
 """Errors that say that our knowledge of the cluster is outdated."""
-_CHAIN_BROKEN = (OutOfOrderSequenceError, UnknownProducerIdError, InvalidProducerEpochError)
+_CHAIN_BROKEN = (OutOfOrderSequenceError, UnknownProducerIdError, InvalidProducerEpochError, DuplicateSequenceError)
+_FATE_UNKNOWN = (
+    NetworkError, NotEnoughReplicasAfterAppendError, NotLeaderOrFollowerError, RequestTimedOutError, UnknownServerError,
+)  # fmt: skip
+"""Errors that may come after the batch was stored; all others say that it was not."""
 _MOST_REQUESTS_A_STEP = 64
 _GATHER_S = 0.002
 """The longest that a batch is held back for the records of a fast sender."""
@@ -59,12 +64,20 @@ _RECORD_BYTES = 1_000
 """A larger record counts as several."""
 
 
+_RESERVE = 16 * 1024
+"""What a new batch takes from the buffer; it takes as much again whenever it is full."""
+_ENTRY_BYTES = 64
+"""What a batch adds to its request's envelope, beside the topic's name."""
+
+
 class Sender:
     """Drives the queues of one producer."""
 
     def __init__(self, io: ClientIO, options: ProducerOptions, on_closed: Callable[[ProducerBatch], None]) -> None:
         self.used_bytes = 0
-        """Of closed batches that are not done."""
+        """Of closed batches that are not done, and what open ones have taken for themselves."""
+        self.blocked: set[object] = set()
+        """Whoever waits for room in the buffer: meanwhile no batch waits for more records."""
         self.counters = dict.fromkeys(
             ("records_sent", "records_failed", "batches_sent", "bytes_sent", "requests_sent", "retries", "splits"), 0
         )
@@ -93,10 +106,23 @@ class Sender:
         """A new batch for a queue that has none open, large enough for its first record."""
         assert queue.open is None
         now = self._io.now()
-        limit = max(self._limit, first_size + BATCH_OVERHEAD)
-        queue.open = batch = ProducerBatch(self._io, queue, limit, now, now + self._delivery_s)
+        most = max(self._limit, first_size + BATCH_OVERHEAD)
+        queue.open = batch = ProducerBatch(self._io, queue, most, now, now + self._delivery_s)
+        self.grow(batch, first_size + BATCH_OVERHEAD)
         self._active.setdefault(queue)
         return batch
+
+    def grow(self, batch: ProducerBatch, size: int) -> None:
+        """Take room from the buffer for an open batch: this much in all, and for what comes next if there is more."""
+        ahead = min(max(_RESERVE, batch.limit), max(0, self._options.buffer_memory - self.used_bytes))
+        limit = min(batch.most, max(size, batch.limit + ahead))
+        self.used_bytes += limit - batch.limit
+        batch.limit = limit
+
+    def give_back(self, batch: ProducerBatch) -> None:
+        """The batch needs no more room than its records take."""
+        self.used_bytes -= batch.limit - batch.size
+        batch.limit = batch.size
 
     def close_batch(self, queue: PartitionQueue) -> None:
         """Nothing more goes into the open batch: it is ready to be sent."""
@@ -108,10 +134,10 @@ class Sender:
         queue.rate = len(batch.records) / max(now - queue.closed_at, 1e-6)
         queue.closed_at = now
         queue.closed_count += 1
-        batch.number = queue.closed_count
+        batch.number = (queue.closed_count,)
         batch.count = len(batch.records)
         queue.ready.append(batch)
-        self.used_bytes += batch.size
+        self.give_back(batch)
         self._on_closed(batch)
 
     def close_all(self) -> None:
@@ -174,7 +200,9 @@ class Sender:
         """Bring one queue up to date with the time."""
         opened = queue.open
         if opened is not None and opened.records:
-            if self._linger_s:
+            if self.blocked:
+                due = True
+            elif self._linger_s:
                 due = now >= opened.opened + self._linger_s
             else:
                 due = queue.is_idle and not self._gathers(opened, now)
@@ -248,8 +276,12 @@ class Sender:
                 connection = self._io.metadata.leader(queue.topic, queue.partition)
                 if connection is None or connection.is_backing_off:
                     continue
-                size = sizes.get(connection, 0) + batch.size
-                if connection in sizes and size > self._options.max_request_size:
+                size = batch.size + _ENTRY_BYTES + len(queue.topic)
+                if connection in sizes:
+                    size += sizes[connection]
+                    if size > min(self._options.max_request_size, connection.most_at_once):
+                        continue
+                elif connection.is_called:
                     continue
                 sizes[connection] = size
                 by_leader.setdefault(connection, []).append(batch)
@@ -319,7 +351,7 @@ class Sender:
                 self._judge(batch, NetworkError(f"the broker's answer does not match the request for {batch.queue}"))
             elif entry.error_code == 0:
                 self._stored(batch, entry.base_offset, entry.log_append_time_ms)
-            elif entry.error_code == DuplicateSequenceError.code:
+            elif entry.error_code == DuplicateSequenceError.code and batch.maybe_stored:
                 self._stored(batch, -1, -1)
             else:
                 self._judge(batch, error_for(entry.error_code, entry.error_message))
@@ -341,10 +373,14 @@ class Sender:
         if batch.done:  # it expired while it was in flight
             return
         batch.last_error = error
-        now = self._io.now()
+        batch.maybe_stored = batch.maybe_stored or isinstance(error, _FATE_UNKNOWN)
+        back_off_ends = self._io.now() + self._options.retry_backoff_ms / 1000
         if self._numbered and isinstance(error, _CHAIN_BROKEN):
-            behind = any(other.number < batch.number for other in (*queue.in_flight, *queue.retry))
-            queue.needs_identity = queue.needs_identity or not behind
+            # Behind a batch that is to be sent again nothing else can be expected: it waits for that one's turn.
+            if not any(other.number < batch.number for other in (*queue.in_flight, *queue.retry)):
+                queue.needs_identity = True
+                if batch.attempts > 1:
+                    queue.not_before = back_off_ends
             self._retry(batch)
         elif isinstance(error, MessageTooLargeError) and batch.count > 1:
             self._split(batch)
@@ -356,7 +392,7 @@ class Sender:
             self._finish(batch, error)
         else:
             self._retry(batch)
-            queue.not_before = now + self._options.retry_backoff_ms / 1000
+            queue.not_before = back_off_ends
 
     def _retry(self, batch: ProducerBatch) -> None:
         self.counters["retries"] += 1
@@ -365,7 +401,7 @@ class Sender:
 
     def _refuse(self, batch: ProducerBatch, error: ZmqBrokerError) -> None:
         if batch.base_sequence >= 0:
-            if isinstance(error, UnknownServerError) or not isinstance(error, BrokerError):
+            if batch.maybe_stored or not isinstance(error, BrokerError):
                 batch.queue.unresolved = True
             else:
                 batch.queue.close_gap(batch)
@@ -376,14 +412,15 @@ class Sender:
         self.counters["splits"] += 1
         half = batch.count // 2
         parts = []
-        for shift, end in ((0, half), (half, batch.count)):
+        for place, (shift, end) in enumerate(((0, half), (half, batch.count))):
             records = batch.records.part(shift, end)
-            part = ProducerBatch(self._io, batch.queue, batch.limit, batch.opened, batch.deadline)
+            part = ProducerBatch(self._io, batch.queue, batch.most, batch.opened, batch.deadline)
             part.records = records
             part.count = len(records)
             part.size = BATCH_OVERHEAD + sum(map(_size_of, records.rows()))
-            part.number = batch.number
+            part.number = (*batch.number, place)
             part.attempts = batch.attempts
+            part.maybe_stored = batch.maybe_stored
             part.last_error = batch.last_error
             if batch.base_sequence >= 0:
                 part.identity = batch.identity

@@ -113,6 +113,14 @@ def test_an_address_in_use_is_refused_and_leaves_the_folder_clean(node, make_nod
     assert client.values("a") == [b"x"]
 
 
+def test_clients_are_never_told_to_connect_to_a_wildcard(make_node):
+    with pytest.raises(ZmqBrokerError, match=r"set advertised\.address=tcp://HOST:\d+ to what they can reach"):
+        make_node(listen="tcp://0.0.0.0:0")
+    node = make_node(listen="tcp://0.0.0.0:0", advertised_address="tcp://broker.example:9292")
+    (info,) = node.on_reactor(lambda: list(node.context.image.nodes.values()))
+    assert (info.host, info.port) == ("broker.example", 9292)
+
+
 @pytest.mark.parametrize("ends", ["stop", "crash"])
 def test_damaged_metadata_are_a_refusal_in_one_sentence_and_harm_nothing(node, ends):
     client = node.client()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from zmqbroker.actors.commands import Retire, StopWatching
+from zmqbroker.actors.context import METADATA_KEEPER
 from zmqbroker.transport.messages import (
     CreateTopicsRequest,
     DeleteTopicsRequest,
@@ -124,6 +126,29 @@ def test_a_failed_leader_takes_no_unflushed_record_for_a_flushed_one(make_node, 
     eventually(lambda: client.end_offset("a") == 2, "the record that recovery found is flushed")
     assert client.values("a") == [b"0", b"1"]
     assert client.produce("a", b"0", **sequence).base_offset == 0, "the repeat is known"
+
+
+def test_a_leader_that_fails_while_it_is_retired_ends_all_the_same(node, eventually):
+    client = node.client()
+    client.create("a")
+
+    def break_then_retire():
+        leader = node.leader("a")
+
+        def fail(_):
+            message = "injected"
+            raise ValueError(message)
+
+        leader._on_notice = fail
+        for message in (StopWatching(None, 0), Retire(node.node._reactor.lookup(METADATA_KEEPER))):
+            leader.actor_ref.tell(message)
+        keeper = node.node._reactor._actors[METADATA_KEEPER]
+        keeper._ending.add(leader.address)
+
+    node.on_reactor(break_then_retire)
+    eventually(lambda: not node.on_reactor(lambda: node.node._reactor._actors[METADATA_KEEPER]._ending), "it has ended")
+    client.create("b")
+    assert client.produce("b", b"x").error_code == 0, "the metadata keeper goes on"
 
 
 def test_the_other_partitions_do_not_notice(node):

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from zmqbroker import Consumer, Producer
+from zmqbroker import Admin, Consumer, Producer, TopicPartition
 from zmqbroker.testing.process import BrokerProcess
 
 RECORDS_BETWEEN_FAULTS = 2_000
@@ -98,6 +98,20 @@ def test_nothing_acknowledged_is_lost_repeated_or_reordered(seed):
     assert [value for _, value in seen] == [b"%d" % number for number in range(len(acked))]
     # -1: stored, but too long ago for the broker to know where.
     assert all(offset in (-1, number) for number, offset in enumerate(acked))
+
+
+def test_deleted_records_stay_deleted():
+    with BrokerProcess() as broker:
+        servers = broker.bootstrap_servers
+        with Producer(bootstrap_servers=servers) as producer:
+            producer.send_many("t", [b"x"] * 100)
+        partition = TopicPartition("t", 0)
+        with Admin(bootstrap_servers=servers) as admin:
+            admin.delete_records({partition: 60})
+        broker.kill()
+        broker.start()
+        with Consumer(bootstrap_servers=servers) as consumer:
+            assert consumer.beginning_offsets([partition]) == {partition: 60}
 
 
 def poll(consumer):
