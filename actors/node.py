@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..identity import new_cluster_id
 from ..log.data_folder import DataFolder
 from ..log.real_disk import RealDisk
+from ..log.validation import warm_up
 from ..transport.listener import ListenerLimits
 from ..transport.poller import ZmqPoller
 from ..transport.zmq_network import ZmqNetwork
@@ -155,6 +156,7 @@ class Node:
             os.getpid(),
         )
         self._on_ready(address)
+        self._context.flusher.submit(warm_up, _warm)
 
     def _refuse_start(self, error: BrokerError) -> None:
         """End before a client was taken: the disk has no room for the record that this node has started."""
@@ -181,3 +183,8 @@ class Node:
         if left:
             logger.warning("stopping with %d requests unanswered: graceful.shutdown.timeout.ms is over", left)
         self._reactor.stop()
+
+
+def _warm(error: Exception | None) -> None:
+    if error is not None:
+        logger.warning("the codec of records could not be imported ahead of its first use: %s", error)

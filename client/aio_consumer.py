@@ -28,25 +28,46 @@ class AsyncConsumer:
         self._options = make_options(ConsumerOptions, settings)
         self._core = core = Consumer.without_thread(topics, self._options)
         self._driver = LoopDriver(core.io)
-        # What asks no broker is the core's own.
-        self.subscribe = core.subscribe
-        self.unsubscribe = core.unsubscribe
-        self.assign = core.assign
-        self.subscription = core.subscription
-        self.assignment = core.assignment
-        self.pause = core.pause
-        self.resume = core.resume
-        self.paused = core.paused
-        self.seek = core.seek
-        self.seek_to_beginning = core.seek_to_beginning
-        self.seek_to_end = core.seek_to_end
-        self.seek_to_time = core.seek_to_time
-        self.highwater = core.highwater
-        self.metrics = core.metrics
 
     async def start(self) -> None:
         """Attach to the running loop; the other methods do so too."""
         self._driver.start()
+
+    # ---- what to read
+
+    def subscribe(self, topics: str | Iterable[str]) -> None:
+        """Read all partitions of these topics, those that come later too, instead of what was read before."""
+        self._core.subscribe(topics)
+
+    def unsubscribe(self) -> None:
+        """Read nothing."""
+        self._core.unsubscribe()
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Read exactly these partitions; those that were read before go on where they are."""
+        self._core.assign(partitions)
+
+    def subscription(self) -> set[str] | None:
+        """The topics subscribed to; None if partitions are assigned by hand."""
+        return self._core.subscription()
+
+    def assignment(self) -> set[TopicPartition]:
+        """The partitions that are read."""
+        return self._core.assignment()
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Hand out nothing of these partitions until `resume`."""
+        self._core.pause(*partitions)
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Go on with partitions that were paused."""
+        self._core.resume(*partitions)
+
+    def paused(self) -> set[TopicPartition]:
+        """The partitions that are paused."""
+        return self._core.paused()
+
+    # ---- records
 
     async def poll(
         self, timeout_ms: float = 0, max_records: int | None = None
@@ -73,6 +94,24 @@ class AsyncConsumer:
             for records in batch.values():
                 return records[0]
 
+    # ---- positions
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Go on at an offset, as `Consumer.seek`."""
+        self._core.seek(partition, offset)
+
+    def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        """Go on at the first record of these partitions; of all if none are named."""
+        self._core.seek_to_beginning(*partitions)
+
+    def seek_to_end(self, *partitions: TopicPartition) -> None:
+        """Go on with the record after the last that is there when the brokers are asked."""
+        self._core.seek_to_end(*partitions)
+
+    def seek_to_time(self, timestamp_ms: int, *partitions: TopicPartition) -> None:
+        """Go on at the first record that is not older (ms since 1970); at the end where all are."""
+        self._core.seek_to_time(timestamp_ms, *partitions)
+
     async def position(self, partition: TopicPartition) -> int:
         """The offset of the next record of a partition."""
         return await self._driver.run(self._core.positioned(partition))
@@ -96,6 +135,12 @@ class AsyncConsumer:
         """The offset after the last readable record of each partition."""
         return await self._driver.run(self._core.offsets(partitions, LATEST))
 
+    def highwater(self, partition: TopicPartition) -> int | None:
+        """The high watermark of a partition as of the last fetch; None: there was none."""
+        return self._core.highwater(partition)
+
+    # ---- the cluster
+
     async def partitions_for_topic(self, topic: str) -> set[int] | None:
         """The partitions of a topic; None if it does not exist."""
         return await self._driver.run(self._core.topic_partitions(topic))
@@ -103,6 +148,14 @@ class AsyncConsumer:
     async def topics(self) -> set[str]:
         """All topics that are no internal ones."""
         return await self._driver.run(self._core.all_topics())
+
+    def bootstrap_connected(self) -> bool:
+        """Whether some broker is connected."""
+        return self._core.bootstrap_connected()
+
+    def metrics(self) -> dict[str, float]:
+        """Counters since the start, and what is buffered now."""
+        return self._core.metrics()
 
     async def close(self) -> None:
         """Disconnect."""

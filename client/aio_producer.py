@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ZmqBrokerError
 from .aio_loop import LoopDriver
+from .futures import BatchesFuture
 from .options import ProducerOptions, make_options
 from .producer import Producer, ProducerSettings
+from .values import pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from .futures import BatchesFuture, RecordFuture
+    from .accumulator import ProducerBatch
+    from .futures import RecordFuture
 
 
 class AsyncProducer:
@@ -48,10 +51,10 @@ class AsyncProducer:
 
         The future can be awaited. Raises as `Producer.send`.
         """
-        await self._ready(topic)
         self._sent += 1
         if self._sent % _FAIR == 0:
             await asyncio.sleep(0)  # a task that sends in a tight loop lets others run
+        await self._ready(topic)
         return self._core.send(topic, value, key, headers, partition, timestamp_ms)
 
     async def send_and_wait(self, topic: str, value: Any = None, key: Any = None, **more: Any) -> Any:
@@ -59,25 +62,42 @@ class AsyncProducer:
         return await (await self.send(topic, value, key, **more))
 
     async def send_many(
-        self, topic: str, values: Iterable[Any], *, key: Any = None, partition: int | None = None
+        self,
+        topic: str,
+        values: Iterable[Any],
+        *,
+        key: Any = None,
+        keys: Sequence[Any] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
     ) -> BatchesFuture:
-        """Send many records, waiting while the buffer is full. The future can be awaited."""
-        from .futures import BatchesFuture  # noqa: PLC0415 - typing aside, only this method needs it
-
-        values = list(values)
-        parts: list[Any] = []
-        for start in range(0, len(values), _PIECE):
+        """Send many records as `Producer.send_many`, waiting while the buffer is full. The future can be awaited."""
+        core = self._core
+        values = values if isinstance(values, list) else list(values)
+        parts: list[tuple[ProducerBatch, int, int]] = []
+        if keys is not None:
+            for value, its_key in pairs_of(values, keys):
+                parts.append((await self.send(topic, value, its_key, None, partition, timestamp_ms)).position())
+            return BatchesFuture(parts)
+        values, raw_key, stamp = core.prepare_many(values, key, timestamp_ms)
+        position = 0
+        while position < len(values):
+            await asyncio.sleep(0)  # a batch was filled: others may run
             await self._ready(topic)
-            piece = self._core.send_many(topic, values[start : start + _PIECE], key=key, partition=partition)
-            parts.extend(piece.parts())
+            position = core.send_some(topic, values, position, raw_key, partition, stamp, parts)
         return BatchesFuture(parts)
 
     async def _ready(self, topic: str) -> None:
+        """Wait until the core can take records without waiting; nothing may be awaited between this and that."""
         self._driver.start()
-        if not self._core.knows(topic):
-            await self._driver.run(self._core.topic_known(topic))
-        if not self._core.has_room():
-            await self._driver.run(self._core.room())
+        core = self._core
+        deadline = None
+        while not (core.knows(topic) and core.has_room()):
+            if not core.knows(topic):
+                await self._driver.run(core.topic_known(topic))
+            else:
+                deadline = deadline or core.block_deadline()
+                await self._driver.run(core.room(deadline))
 
     async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the synchronous twin
         """Wait until all is acknowledged. Raises as `Producer.flush`."""
@@ -89,6 +109,10 @@ class AsyncProducer:
         if not self._core.knows(topic):
             await self._driver.run(self._core.topic_known(topic))
         return self._core.partitions_for(topic)
+
+    def bootstrap_connected(self) -> bool:
+        """Whether some broker is connected."""
+        return self._core.bootstrap_connected()
 
     def metrics(self) -> dict[str, float]:
         """Counters, as `Producer.metrics`."""
@@ -123,6 +147,5 @@ class AsyncProducer:
                 raise
 
 
-_PIECE = 10_000
-"""Records that are given to the core at once, before the loop may run again."""
 _FAIR = 256
+"""So many records are sent before other tasks may run."""

@@ -14,7 +14,7 @@ from .options import ProducerOptions, make_options
 from .partitioner import positive_hash
 from .router import Router
 from .sender import Sender, headers_size
-from .values import as_bytes, checked_headers, how_many
+from .values import as_bytes, checked_headers, checked_timestamp, how_many, pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -157,15 +157,10 @@ class Producer:
         pairs = checked_headers(headers) if headers else NO_HEADERS
         size = RECORD_OVERHEAD + len(value or b"") + len(key or b"") + headers_size(pairs)
         self._check_size(size)
-        if timestamp_ms is not None and (type(timestamp_ms) is not int or timestamp_ms < 0):
-            message = f"timestamp_ms={timestamp_ms!r}: milliseconds since 1970 are expected, 0 or more"
-            raise ValueError(message)
-        stamp = time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-        self._make_ready(topic)
-        self._acquire()
+        stamp = time_ns() // 1_000_000 if timestamp_ms is None else checked_timestamp(timestamp_ms)
+        self._acquire_ready(topic)
         due = True
         try:
-            self._check_open()
             batch, due = self._batch_with_room(topic, key, partition, size)
             future = RecordFuture(batch, len(batch.records))
             batch.records.append(stamp, key, value, pairs)
@@ -191,7 +186,9 @@ class Producer:
                 batch = self._sender.open_batch(queue, size)
                 self._router.opened(batch)
                 return batch, True
-            if batch.size + size <= batch.limit:
+            if batch.size + size <= batch.most:
+                if batch.size + size > batch.limit:
+                    self._sender.grow(batch, batch.size + size)
                 return batch, due
             self._sender.close_batch(queue)
             due = True
@@ -213,22 +210,30 @@ class Producer:
         before the one at fault are sent.
         """
         values = values if isinstance(values, list) else list(values)
+        parts: list[tuple[ProducerBatch, int, int]] = []
         if keys is not None:
-            return self._send_keyed(topic, values, keys, partition, timestamp_ms)
+            for value, its_key in pairs_of(values, keys):
+                parts.append(self.send(topic, value, its_key, None, partition, timestamp_ms).position())
+            return BatchesFuture(parts)
+        values, raw_key, stamp = self.prepare_many(values, key, timestamp_ms)
+        position = 0
+        while position < len(values):
+            position = self.send_some(topic, values, position, raw_key, partition, stamp, parts)
+        return BatchesFuture(parts)
+
+    def prepare_many(
+        self, values: list[Any], key: Any, timestamp_ms: int | None
+    ) -> tuple[list[Any], bytes | None, int | None]:
+        """Values, key and timestamp as `send_some` takes them. Raises for what cannot be sent."""
         options = self._options
+        stamp = None if timestamp_ms is None else checked_timestamp(timestamp_ms)
         if options.value_serializer is not None:
             values = [options.value_serializer(value) for value in values]
         if not set(map(type, values)) <= {bytes}:
             values = [as_bytes("value", value, None) for value in values]
-        raw_key = as_bytes("key", key, options.key_serializer)
-        parts: list[tuple[ProducerBatch, int, int]] = []
-        position = 0
-        while position < len(values):
-            self._make_ready(topic)
-            position = self._send_some(topic, values, position, raw_key, partition, timestamp_ms, parts)
-        return BatchesFuture(parts)
+        return values, as_bytes("key", key, options.key_serializer), stamp
 
-    def _send_some(  # noqa: PLR0917
+    def send_some(  # noqa: PLR0917
         self,
         topic: str,
         values: list[Any],
@@ -238,16 +243,18 @@ class Producer:
         timestamp_ms: int | None,
         parts: list[tuple[ProducerBatch, int, int]],
     ) -> int:
-        """Fill one batch from the values at a position; returns the position of what is left."""
+        """Fill one batch, as far as there is room, from the values at a position; the position of what is left."""
         framing = RECORD_OVERHEAD + len(key or b"")
         stamp = time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-        self._acquire()
+        self._acquire_ready(topic)
         try:
-            self._check_open()
             first = framing + len(values[position] or b"")
             self._check_size(first)
             batch, _ = self._batch_with_room(topic, key, partition, first)
-            count, size = how_many(values, position, framing, batch.limit - batch.size)
+            room = min(batch.most, batch.limit + max(0, self._buffer_memory - self._sender.used_bytes)) - batch.size
+            count, size = how_many(values, position, framing, room)
+            self._sender.give_back(batch)
+            self._sender.grow(batch, batch.size + size)
             chunk = values[position : position + count]
             parts.append((batch, len(batch.records), count))
             batch.records.extend(stamp, key, chunk)
@@ -261,26 +268,22 @@ class Producer:
         self._io.pass_and_release()
         return position + count
 
-    def _send_keyed(
-        self, topic: str, values: list[Any], keys: Sequence[Any], partition: int | None, timestamp_ms: int | None
-    ) -> BatchesFuture:
-        if len(keys) != len(values):
-            message = f"{len(values)} values and {len(keys)} keys were given: one key for each value is expected"
-            raise ValueError(message)
-        parts: list[tuple[ProducerBatch, int, int]] = []
-        for value, key in zip(values, keys, strict=True):
-            parts.append(self.send(topic, value, key, None, partition, timestamp_ms).position())
-        return BatchesFuture(parts)
-
     # ---- queues
 
-    def _make_ready(self, topic: str) -> None:
-        """Wait until the topic is known and the buffer has room."""
-        self._check_open()
-        if topic not in self._io.metadata.topics:
-            self._io.run(self.topic_known(topic))
-        if not self.has_room():
-            self._io.run(self.room())
+    def _acquire_ready(self, topic: str) -> None:
+        """Wait until the topic is known and the buffer has room; returns with the lock held."""
+        deadline = None
+        while True:
+            self._check_open()
+            if topic not in self._io.metadata.topics:
+                self._io.run(self.topic_known(topic))
+            if not self.has_room():
+                deadline = deadline or self.block_deadline()
+                self._io.run(self.room(deadline))
+            self._acquire()
+            if self.has_room() and not self.closed:
+                return
+            self._release()  # another thread was faster
 
     def _check_open(self) -> None:
         if self.closed:
@@ -322,13 +325,21 @@ class Producer:
         message = f"{waited}: {cause.message}"
         raise type(cause)(message) from cause
 
-    def room(self) -> Flow[None]:
+    def block_deadline(self) -> float:
+        """Until when a `send` that begins now may wait."""
+        return self._io.now() + self._options.max_block_ms / 1000
+
+    def room(self, deadline: float) -> Flow[None]:
         """Wait until the buffer has room. Raises BufferTimeoutError."""
         io, sender = self._io, self._sender
+        me = object()
         with io.lock:
-            sender.close_all()  # nothing shall wait for more records while there is no room for them
-        deadline = io.now() + self._options.max_block_ms / 1000
-        room = yield Wait(lambda: sender.used_bytes < self._buffer_memory, deadline)
+            sender.blocked.add(me)  # nothing shall wait for more records while there is no room for them
+            sender.close_all()
+        try:
+            room = yield Wait(self.has_room, deadline)
+        finally:
+            sender.blocked.discard(me)
         if not room:
             io.check_open()
             message = (

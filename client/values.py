@@ -35,6 +35,22 @@ def checked_headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[s
     return pairs
 
 
+def checked_timestamp(timestamp_ms: Any) -> int:
+    """A record's timestamp. Raises ValueError for what is none."""
+    if type(timestamp_ms) is not int or timestamp_ms < 0:
+        message = f"timestamp_ms={timestamp_ms!r}: milliseconds since 1970 are expected, 0 or more"
+        raise ValueError(message)
+    return timestamp_ms
+
+
+def pairs_of(values: list[Any], keys: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Values and their keys. Raises ValueError if there are more of the ones than of the others."""
+    if len(keys) != len(values):
+        message = f"{len(values)} values and {len(keys)} keys were given: one key for each value is expected"
+        raise ValueError(message)
+    return list(zip(values, keys, strict=True))
+
+
 def how_many(values: list[Any], position: int, framing: int, room: int) -> tuple[int, int]:
     """How many values from a position on fit into so many bytes (one at least), and how many bytes they take."""
     left = len(values) - position

@@ -202,6 +202,11 @@ def _check_timestamps(header: BatchHeader, found: tuple[int, int], config: Topic
         raise InvalidTimestampError(message)
 
 
+def warm_up() -> None:
+    """Import the compiled codec now, in any thread, so that the first batch that needs it need not wait for that."""
+    _compiled_parse()
+
+
 class _Parse(Protocol):
     def __call__(self, header: BatchHeader, data: Buffer, *, base_offset: int) -> list[Record]: ...
 
