@@ -31,7 +31,7 @@ _dispatch: Final = pykka.Actor._handle_receive  # noqa: SLF001  a super() call c
 
 
 class Home(Scheduler["ReactorActor"], Protocol):
-    """What an actor may use of its reactor; the ``Reactor`` says more of each. All but tell on its thread only."""
+    """What an actor uses of its reactor, on its thread (tell: on any); the ``Reactor`` says more of each method."""
 
     def spawn(self, cls: type[A], *args: Any, address: str, supervised: bool = False, **kwargs: Any) -> ActorRef[A]:
         """Make an actor that lives at the address, which must be free."""
@@ -51,6 +51,10 @@ class Home(Scheduler["ReactorActor"], Protocol):
 
     def call_later(self, delay_ms: float, callback: Callable[[], object]) -> Timer:
         """Run the callback in delay_ms."""
+        ...
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Run the callback in this pass or the next."""
         ...
 
     def fail(self, error: BaseException, where: str) -> None:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..transport.message_base import Body, Request
+    from .actor import Home
     from .commands import Ref
     from .context import NodeContext
     from .quotas import Direction
-    from .reactor import Reactor
 
 DEFAULT_TIMEOUT_MS = 30_000.0
 """For requests that name no time-out of their own."""
@@ -39,7 +39,7 @@ class CallOwner(Protocol):
     context: NodeContext
 
     @property
-    def reactor(self) -> Reactor:
+    def reactor(self) -> Home:
         """Where the other actors are found."""
         ...
 

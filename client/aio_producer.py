@@ -106,7 +106,7 @@ class AsyncProducer:
     async def partitions_for(self, topic: str) -> set[int]:
         """The partitions of a topic."""
         self._driver.start()
-        if not self._core.knows(topic):
+        while not self._core.knows(topic):
             await self._driver.run(self._core.topic_known(topic))
         return self._core.partitions_for(topic)
 

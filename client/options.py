@@ -87,8 +87,8 @@ class ProducerOptions(CommonOptions):
     """How long a batch waits for more records. With 0 a record leaves at once if its partition awaits no answer;
     records that come while one is awaited gather into the next batch."""
     buffer_memory: int = _number(32 * 1024 * 1024, 1, 2**62)
-    """Bytes of records that are not acknowledged, at which `send` waits. An open batch counts with the room it has taken:
-    16 KiB at first, and as much again whenever it is full. One record may go beyond."""
+    """Bytes of records that are not acknowledged, at which `send` waits; one record may go beyond. A batch that is
+    still open counts with the room it has taken: 16 KiB at first, and as much again whenever that is full."""
     max_block_ms: int = _number(60_000, 0, MAX_MS)
     """How long `send` waits for room in the buffer, or for a topic to be known."""
     compression_type: str | None = None

@@ -376,8 +376,9 @@ class Sender:
         batch.maybe_stored = batch.maybe_stored or isinstance(error, _FATE_UNKNOWN)
         back_off_ends = self._io.now() + self._options.retry_backoff_ms / 1000
         if self._numbered and isinstance(error, _CHAIN_BROKEN):
-            # Behind a batch that is to be sent again nothing else can be expected: it waits for that one's turn.
-            if not any(other.number < batch.number for other in (*queue.in_flight, *queue.retry)):
+            # Nothing else can be expected behind a batch that is to be sent again, or was refused (close_gap).
+            behind = any(other.number < batch.number for other in (*queue.in_flight, *queue.retry))
+            if not behind and batch.encoded is not None:
                 queue.needs_identity = True
                 if batch.attempts > 1:
                     queue.not_before = back_off_ends

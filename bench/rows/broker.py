@@ -11,8 +11,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from .basics import Figure, wait_for
 from .raw import RawClient
-from .row import Figure, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

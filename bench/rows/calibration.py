@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from .basics import Figure
 from .broker import free_port
-from .row import Figure, Row, percentiles
+from .row import Row, percentiles
 from .startup import CHILD
 
 if TYPE_CHECKING:

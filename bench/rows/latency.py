@@ -10,8 +10,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .basics import Figure
 from .broker import CPU_FIGURES, CpuMeter
-from .row import Figure, Row, percentiles
+from .row import Row, percentiles
 from .startup import CHILD
 
 if TYPE_CHECKING:

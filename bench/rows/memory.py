@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .basics import Figure, wait_for
 from .broker import memory_bytes
 from .consume import iterate
 from .produce import CHUNK, FLUSH_SECONDS, send_many
-from .row import Figure, Row, wait_for
+from .row import Row
 
 if TYPE_CHECKING:
     from .row import Bench, Measured

@@ -6,8 +6,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .basics import Figure, wait_for
 from .broker import CPU_FIGURES, CpuMeter
-from .row import Figure, Row, wait_for
+from .row import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,7 @@ from zmqbroker.transport.messages import (
     ProduceRequest,
 )
 
-from .row import wait_for
+from .basics import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zmqbroker.log.checkpoints import decode_offsets
 
-from .row import Figure, Row, SkipRowError
+from .basics import Figure
+from .row import Row, SkipRowError
 
 if TYPE_CHECKING:
     from .broker import BrokerUnderTest

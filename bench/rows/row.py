@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from .basics import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,18 +20,6 @@ Measured = dict[str, float]
 
 class SkipRowError(Exception):
     """The row cannot be measured here; the text says why."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of a row."""
-
-    name: str
-    unit: str
-    goal: str = ""
-    """What this project holds itself to, if that is an absolute number."""
-    elsewhere: str = ""
-    """What another system reached on another machine: for orientation, comparable to nothing measured here."""
 
 
 @dataclass
@@ -76,13 +65,3 @@ def percentiles(seconds: list[float], marks: Mapping[str, float]) -> Measured:
     """Percentiles of durations, in microseconds."""
     ordered = sorted(seconds)
     return {name: ordered[min(len(ordered) - 1, int(len(ordered) * mark / 100))] * 1e6 for name, mark in marks.items()}
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Wait until something is so. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            message = f"{what}: not within {seconds:g} s"
-            raise TimeoutError(message)
-        time.sleep(0.005)

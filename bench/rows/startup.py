@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .row import Figure, Row
+from .basics import Figure
+from .row import Row
 
 if TYPE_CHECKING:
     from .row import Bench, Measured

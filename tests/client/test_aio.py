@@ -1,9 +1,19 @@
 """The asyncio twins against a scripted broker."""
 
 import asyncio
+import inspect
 
 import pytest
-from zmqbroker import AsyncAdmin, AsyncConsumer, AsyncProducer, TopicPartition, errors
+from zmqbroker import (
+    Admin,
+    AsyncAdmin,
+    AsyncConsumer,
+    AsyncProducer,
+    Consumer,
+    Producer,
+    TopicPartition,
+    errors,
+)
 from zmqbroker.transport import messages as m
 
 FAST = {"retry_backoff_ms": 5, "reconnect_backoff_ms": 5, "reconnect_backoff_max_ms": 20}
@@ -118,3 +128,75 @@ def test_admin(server):
                 await admin.describe_topics(["u"])
 
     asyncio.run(main())
+
+
+def test_many_tasks_wait_for_room_together(server):
+    async def main():
+        async with AsyncProducer(**settings(server, buffer_memory=20_000, batch_size=5_000)) as producer:
+
+            async def send(name):
+                for number in range(100):
+                    await producer.send("t", b"%d:%d" % (name, number) + b"x" * 1_000)
+
+            await asyncio.gather(*(send(name) for name in range(20)))
+            await producer.flush(20)
+
+    asyncio.run(main())
+    values = [value.rstrip(b"x") for value in server.values("t")]
+    assert len(values) == 2_000
+    for name in range(20):
+        mine = [value for value in values if value.startswith(b"%d:" % name)]
+        assert mine == [b"%d:%d" % (name, number) for number in range(100)]
+
+
+def test_send_many_waits_for_room_piece_by_piece(server):
+    values = [b"%03d" % number + b"x" * 1_000 for number in range(300)]
+
+    async def main():
+        async with AsyncProducer(**settings(server, buffer_memory=20_000)) as producer:
+            futures = await asyncio.gather(*(producer.send_many("t", values) for _ in range(3)))
+            ranges = [await future for future in futures]
+            assert [sum(item.count for item in parts) for parts in ranges] == [300] * 3
+
+    asyncio.run(main())
+    assert sorted(server.values("t")) == sorted(values * 3)
+
+
+def test_send_many_with_keys_and_a_timestamp(server):
+    async def main():
+        async with AsyncProducer(**settings(server)) as producer:
+            many = await producer.send_many("t", [b"a", b"b"], keys=[b"k", b"l"], timestamp_ms=5)
+            assert [item.timestamp for item in await many] == [5, 5]
+            one = await producer.send_many("t", [b"c"], key=b"k", timestamp_ms=7)
+            assert [item.timestamp for item in await one] == [7]
+            with pytest.raises(ValueError, match="one key for each"):
+                await producer.send_many("t", [b"a"], keys=[])
+            with pytest.raises(ValueError, match="timestamp_ms"):
+                await producer.send_many("t", [b"a"], timestamp_ms=-1)
+            assert producer.bootstrap_connected()
+
+    asyncio.run(main())
+
+
+FLOWS = {
+    Producer: "block_deadline drained flushed has_room knows prepare_many raise_failures room send_some shut"
+    " topic_known",
+    Consumer: "all_topics chunk_came offsets polled positioned take_chunk topic_partitions",
+    Admin: "",
+}
+"""What a class has only for its twin's use."""
+
+
+@pytest.mark.parametrize(("sync", "twin"), [(Producer, AsyncProducer), (Consumer, AsyncConsumer), (Admin, AsyncAdmin)])
+def test_each_twin_has_the_methods_of_its_class(sync, twin):
+    own = {"without_thread", *FLOWS[sync].split()}
+    names = [name for name, _ in inspect.getmembers(sync, inspect.isfunction) if not name.startswith("_")]
+    for name in set(names) - own:
+        assert hasattr(twin, name), f"{twin.__name__} has no {name}"
+        assert signature(getattr(twin, name)) == signature(getattr(sync, name)), name
+        assert inspect.getdoc(getattr(twin, name)), name
+    assert signature(twin) == signature(sync)
+
+
+def signature(function):
+    return [(one.name, one.kind, one.default) for one in inspect.signature(function).parameters.values()]

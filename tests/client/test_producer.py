@@ -94,6 +94,8 @@ def test_what_is_no_bytes_is_refused(server):
             producer.send("t", b"x", headers=[b"h"])
         with pytest.raises(ValueError, match="timestamp_ms"):
             producer.send("t", b"x", timestamp_ms=-1)
+        with pytest.raises(ValueError, match="timestamp_ms"):
+            producer.send_many("t", [b"x"], timestamp_ms=1.5)
         with pytest.raises(ValueError, match="no partition 7"):
             producer.send("t", b"x", partition=7)
         assert producer.send("t", bytearray(b"ok")).get(5).offset == 0
@@ -163,12 +165,6 @@ def test_a_batch_that_expired_leaves_no_gap(server):
     assert server.values("t") == [b"0", b"2"]
 
 
-def test_a_duplicate_counts_as_stored(server):
-    server.once(PRODUCE, failing(46))
-    with make(server) as producer:
-        assert producer.send("t", b"x").get(5).offset == -1
-
-
 def test_a_batch_too_large_is_split(server):
     with make(server, linger_ms=50) as producer:
         producer.send("t", b"first").get(5)
@@ -236,6 +232,86 @@ def test_a_full_buffer_blocks_then_raises(server):
         assert producer.metrics()["buffer_used_bytes"] < 6_000
         with pytest.raises(errors.ClosedError):
             producer.close(0.05)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_open_batches_count_as_buffered_too(server, many):
+    server.default_partitions = 50
+    with make(server, buffer_memory=100_000, linger_ms=60_000, max_block_ms=200) as producer:
+        producer.partitions_for("t")
+        server.once(PRODUCE, *[lambda _: DROP] * 1000)
+        accepted = 0
+
+        def fill():
+            nonlocal accepted
+            for number in range(1_000):
+                if many:
+                    producer.send_many("t", [b"x" * 500] * 2, partition=number % 50)
+                else:
+                    producer.send("t", b"x" * 1_000, partition=number % 50)
+                accepted += 1_000
+
+        with pytest.raises(errors.BufferTimeoutError, match="buffer_memory=100000"):
+            fill()
+        assert 80_000 <= accepted <= 101_000
+        assert producer.metrics()["buffer_used_bytes"] <= 101_500
+        with pytest.raises(errors.ClosedError):
+            producer.close(0.05)
+
+
+def test_a_full_buffer_ends_the_linger(server):
+    with make(server, buffer_memory=50_000, batch_size=20_000, linger_ms=60_000, max_block_ms=5_000) as producer:
+        threads = [
+            threading.Thread(target=lambda: [producer.send("t", b"x" * 1_000) for _ in range(200)]) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        producer.flush(10)
+        assert producer.metrics()["buffer_used_bytes"] == 0
+    assert server.stored["t", 0].end == 800
+
+
+def test_requests_are_as_large_as_the_broker_takes(server):
+    server.default_partitions = 6
+    server.max_request_bytes = 6_000
+    server.credit_bytes = 50_000
+    with make(server, linger_ms=20) as producer:
+        producer.partitions_for("t")
+        server.kill()
+        server.start()  # what it takes is to be learnt again, with batches waiting
+        futures = [producer.send("t", b"x" * 2_000, partition=number % 6) for number in range(12)]
+        assert all(future.get(10).offset >= 0 for future in futures)
+        assert producer.metrics()["splits"] <= 6
+    sizes = [sum(map(len, heard.batches)) for heard in server.requests(PRODUCE)]
+    assert max(sizes) <= 6_000
+
+
+def test_one_time_out_holds_for_all_batches_of_a_future(server):
+    with make(server, batch_size=500, max_in_flight_requests_per_connection=1) as producer:
+        producer.send("t", b"0").get(5)
+
+        def slow(_):
+            time.sleep(0.15)  # a slow broker
+
+        server.once(PRODUCE, *[slow] * 10)
+        future = producer.send_many("t", [b"x" * 400] * 10)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"within 0.25 s"):
+            future.get(0.25)
+        assert time.monotonic() - began < 0.6
+        producer.flush(10)
+        assert sum(item.count for item in future.get(0)) == 10
+
+
+def test_a_future_waits_for_the_parts_of_its_batch(server):
+    with make(server, linger_ms=20) as producer:
+        producer.send("t", b"first").get(5)
+        server.max_batch_bytes = 400
+        futures = [producer.send("t", b"%03d" % number * 10) for number in range(40)]
+        assert futures[39].get(5).offset == 40
+        assert futures[0].get(5).offset == 1
 
 
 def test_room_in_the_buffer_lets_a_blocked_sender_go_on(server):
