@@ -105,6 +105,7 @@ class Fetcher:
 
     def __init__(self, io: ClientIO, options: ConsumerOptions) -> None:
         self.partitions: dict[TopicPartition, FetchedPartition] = {}
+        self._stepped = 0.0
         self.counters = dict.fromkeys(("fetch_requests", "fetch_replies", "bytes_fetched", "fetch_errors"), 0)
         self._io = io
         self._options = options
@@ -135,6 +136,7 @@ class Fetcher:
 
     def step(self, now: float) -> None:
         """Look up missing positions and fetch ahead."""
+        self._stepped = now
         if not self.partitions:
             return
         lookups: dict[TopicPartition, int] = {}
@@ -163,8 +165,10 @@ class Fetcher:
 
     def next_deadline(self) -> float:
         """When a back-off ends."""
-        now = self._io.now()
-        return min((state.not_before for state in self.partitions.values() if state.not_before > now), default=FOREVER)
+        return min(
+            (state.not_before for state in self.partitions.values() if state.not_before > self._stepped),
+            default=FOREVER,
+        )
 
     # ---- positions
 

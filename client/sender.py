@@ -98,6 +98,7 @@ class Sender:
         self._limit = min(max(options.batch_size, 1), options.max_request_size)
         self._identity_under_way = False
         self._identity_not_before = 0.0
+        self._stepped = 0.0
         self._last_error: ZmqBrokerError | None = None
 
     # ---- what the producer calls
@@ -166,6 +167,7 @@ class Sender:
 
     def step(self, now: float) -> None:
         """Expire, close and send what is due."""
+        self._stepped = now
         if not self._active:
             return
         for queue in list(self._active):
@@ -181,11 +183,10 @@ class Sender:
     def next_deadline(self) -> float:
         """When a linger, a back-off or a delivery time-out ends."""
         deadline = self._identity_not_before if self._numbered and self._wants_identity() else FOREVER
-        now = self._io.now()
         for queue in self._active:
             if queue.open is not None:
                 deadline = min(deadline, self._close_time(queue, queue.open))
-            if queue.not_before > now and (queue.retry or queue.ready):
+            if queue.not_before > self._stepped and (queue.retry or queue.ready):
                 deadline = min(deadline, queue.not_before)
             for batch in queue.oldest():
                 deadline = min(deadline, batch.deadline)

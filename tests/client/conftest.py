@@ -124,7 +124,13 @@ class ScriptedServer:
         router = self._context.socket(zmq.ROUTER)
         router.setsockopt(zmq.LINGER, 0)
         if self.address:
-            router.bind(self.address)
+            while True:
+                try:
+                    router.bind(self.address)
+                    break
+                except zmq.ZMQError:  # the last socket's end takes its time
+                    if self._stop.wait(0.01):
+                        return
         else:
             router.bind("tcp://127.0.0.1:*")
             self.address = router.getsockopt_string(zmq.LAST_ENDPOINT)

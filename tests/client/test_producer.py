@@ -110,6 +110,23 @@ def test_a_retriable_error_is_retried_and_stored_once(server, code):
     assert server.values("t") == [b"x"]
 
 
+def test_a_back_off_that_ends_between_two_looks_is_not_missed(server):
+    with make(server) as producer:
+        producer.send("t", b"0").get(5)
+        look = producer._sender.next_deadline
+
+        def late():
+            producer.io.now = lambda: time.monotonic() + 0.05
+            try:
+                return look()
+            finally:
+                producer.io.now = time.monotonic
+
+        producer._sender.next_deadline = late
+        server.once(PRODUCE, failing(19))
+        assert producer.send("t", b"1").get(5).offset == 1
+
+
 def test_an_error_that_stays_is_raised_by_its_type_and_flush_tells(server):
     server.once(PRODUCE, failing(87))
     with make(server) as producer:
@@ -293,7 +310,7 @@ def test_one_time_out_holds_for_all_batches_of_a_future(server):
         producer.send("t", b"0").get(5)
 
         def slow(_):
-            time.sleep(0.15)  # a slow broker
+            threading.Event().wait(0.15)  # a slow broker
 
         server.once(PRODUCE, *[slow] * 10)
         future = producer.send_many("t", [b"x" * 400] * 10)
