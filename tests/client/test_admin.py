@@ -95,7 +95,9 @@ def test_without_a_broker_the_time_is_bounded_and_the_cause_named(server):
 
 def test_another_cluster_at_the_address_is_refused(server, admin):
     admin.describe_cluster()
-    server.once(m.ApiVersionsRequest.API, lambda _: errors.InconsistentClusterIdError("this is cluster b"))
+    # More than once: the client may come back by itself before it is asked for anything.
+    refusal = errors.InconsistentClusterIdError("this is cluster b")
+    server.once(m.ApiVersionsRequest.API, *[lambda _: refusal] * 20)
     server.kill()
     server.start()
     with pytest.raises(errors.InconsistentClusterIdError, match="cluster b"):
