@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 _STOP_CHECK_MS = 2.0
 _LINGER_MS = 1000
+_WARM_UP_AFTER_MS = 250.0
+"""Importing the codec competes with the reactor for the interpreter: the first clients are answered before."""
 _WILDCARDS = ("0.0.0.0", "[::]", "*")  # noqa: S104 - refused, not listened on
 
 
@@ -156,7 +158,8 @@ class Node:
             os.getpid(),
         )
         self._on_ready(address)
-        self._context.flusher.submit(warm_up, _warm)
+        flusher = self._context.flusher
+        self._reactor.call_later(_WARM_UP_AFTER_MS, lambda: flusher.submit(warm_up, _warm))
 
     def _refuse_start(self, error: BrokerError) -> None:
         """End before a client was taken: the disk has no room for the record that this node has started."""
