@@ -6,9 +6,11 @@ so that an answer finds its place without a table. Bodies of answers are the wir
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from pykka import ActorDeadError
 
 if TYPE_CHECKING:
     import pykka
@@ -31,6 +33,12 @@ class Command(Message):
     reply_to: Ref
     call: Any
     index: int
+
+
+def tell_back(to: Ref, message: Message) -> None:
+    """Tell an actor what it asked for, if it still lives: a session ends with its connection, whatever it waits for."""
+    with suppress(ActorDeadError):
+        to.tell(message)
 
 
 class Answer(Message):

@@ -25,7 +25,7 @@ from ..transport.messages import (
     InitProducerIdRequest,
 )
 from .actor import ReactorActor
-from .commands import Answer, ControllerCall, ImageCommitted, Refusal
+from .commands import Answer, ControllerCall, ImageCommitted, Refusal, tell_back
 from .context import METADATA_KEEPER
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Controller(ReactorActor):
         except BrokerError as error:
             self._producer_ids = producer_ids  # a block that was not written down may be given out by another start
             logger.info("%s was refused: %s", type(call.request).__name__, error.message)
-            call.reply_to.tell(Refusal(call.call, call.index, error))
+            tell_back(call.reply_to, Refusal(call.call, call.index, error))
 
     def _decision(self, request: Request) -> Decision:
         image, config = self._log.image, self.context.config
@@ -168,7 +168,7 @@ class Controller(ReactorActor):
             assert told, "a controller needs a metadata keeper"
         for _, call, reply in done:
             if call is not None and reply is not None:
-                call.reply_to.tell(Answer(call.call, call.index, reply))
+                tell_back(call.reply_to, Answer(call.call, call.index, reply))
 
     def on_stop(self) -> None:
         """Close the metadata log."""

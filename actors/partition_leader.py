@@ -49,6 +49,7 @@ from .commands import (
     Retired,
     StopWatching,
     Watch,
+    tell_back,
 )
 from .flush_pool import attempt
 from .leader_checks import check_in_sync, check_leader_epoch, offset_for
@@ -176,7 +177,7 @@ class PartitionLeader(ReactorActor):
     def _answer(self, command: Command, handler: Callable[[Any], Body | None]) -> None:
         body = handler(command)
         if body is not None:
-            command.reply_to.tell(Answer(command.call, command.index, body))
+            tell_back(command.reply_to, Answer(command.call, command.index, body))
 
     def _open_log(self) -> PartitionLog:
         if self._log is None:
@@ -207,7 +208,7 @@ class PartitionLeader(ReactorActor):
         if command.acks == 0:
             logger.warning("a batch for %s with acks=0 was refused: %s: %s", self.name, error.name, error.message)
         body = PartitionProduced(self.topic, self.partition, error.code, error.message)
-        command.reply_to.tell(Answer(command.call, command.index, body))
+        tell_back(command.reply_to, Answer(command.call, command.index, body))
 
     def on_turn_end(self) -> None:
         """Write what the turn has gathered."""
@@ -248,7 +249,7 @@ class PartitionLeader(ReactorActor):
         if command.acks == ACKS_ALL and result.last_offset >= self._high_watermark and self._config.flush == "ack":
             self._waiting.append(_Waiting(result.last_offset + 1, command, body))
         else:
-            command.reply_to.tell(Answer(command.call, command.index, body))
+            tell_back(command.reply_to, Answer(command.call, command.index, body))
 
     def _after_append(self, log: PartitionLog) -> None:
         if self._config.flush == "ack":
@@ -267,13 +268,13 @@ class PartitionLeader(ReactorActor):
         self._high_watermark = high_watermark
         while self._waiting and self._waiting[0].end_offset <= high_watermark:
             _, command, body = self._waiting.popleft()
-            command.reply_to.tell(Answer(command.call, command.index, body))
+            tell_back(command.reply_to, Answer(command.call, command.index, body))
         self._wake_watchers()
 
     def _wake_watchers(self) -> None:
         watches, self._watches = self._watches, {}
         for watch in watches.values():
-            watch.reply_to.tell(Readable(watch.call, watch.index))
+            tell_back(watch.reply_to, Readable(watch.call, watch.index))
 
     # ---- flush
 
@@ -319,13 +320,13 @@ class PartitionLeader(ReactorActor):
             body = PartitionFetched(
                 self.topic, self.partition, error.code, error.message, self._high_watermark, -1, start
             )
-            command.reply_to.tell(Answer(command.call, command.index, body))
+            tell_back(command.reply_to, Answer(command.call, command.index, body))
             return
         log = self._open_log()
         body = PartitionFetched(
             self.topic, self.partition, 0, None, self._high_watermark, self._high_watermark, log.log_start_offset
         )
-        command.reply_to.tell(Answer(command.call, command.index, body, data))
+        tell_back(command.reply_to, Answer(command.call, command.index, body, data))
 
     def _read_data(self, command: Read) -> bytes:
         log = self._open_log()
@@ -347,7 +348,7 @@ class PartitionLeader(ReactorActor):
 
     def _watch(self, watch: Watch) -> None:
         if self._high_watermark > watch.high_watermark or self._log is None:
-            watch.reply_to.tell(Readable(watch.call, watch.index))
+            tell_back(watch.reply_to, Readable(watch.call, watch.index))
         else:
             self._watches[watch.call, watch.index] = watch
 
@@ -416,7 +417,7 @@ class PartitionLeader(ReactorActor):
     def _deleted(self, command: DeleteBefore, body: PartitionDeleted, error: Exception | None) -> None:
         if error is not None:
             body = PartitionDeleted(self.topic, self.partition, StorageError.code, f"not written down: {error}")
-        command.reply_to.tell(Answer(command.call, command.index, body))
+        tell_back(command.reply_to, Answer(command.call, command.index, body))
 
     def _reconfigure(self, message: Reconfigure) -> None:
         assert message.partition.leader_epoch >= self._state.leader_epoch, f"{self.name}: the leader epoch goes back"
@@ -487,9 +488,9 @@ class PartitionLeader(ReactorActor):
         for message in (*commands, self._handling, *self.actor_inbox.take_told()):
             if isinstance(message, Command):
                 self.context.counters["batches-refused"] += isinstance(message, Append)
-                message.reply_to.tell(Refusal(message.call, message.index, error))
+                tell_back(message.reply_to, Refusal(message.call, message.index, error))
             elif isinstance(message, Watch):
-                message.reply_to.tell(Readable(message.call, message.index))
+                tell_back(message.reply_to, Readable(message.call, message.index))
             elif isinstance(message, Retire):
                 self._retire_to = message.reply_to
         self._handling = None

@@ -81,6 +81,6 @@ def decode(value: bytes) -> MetadataRecord:
     """The record of a value; CorruptMessageError if it is none that this version knows."""
     try:
         return _decoder.decode(value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = f"a metadata record of {len(value)} bytes cannot be read: {error}"
         raise CorruptMessageError(message) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from zmqbroker.transport.config_messages import TOPIC_RESOURCE, AlterConfigsRequest, ResourceChange
-from zmqbroker.transport.messages import ListOffsetsRequest, PartitionTimestamp
+from zmqbroker.transport.messages import CloseRequest, ListOffsetsRequest, PartitionTimestamp
 
 
 @pytest.fixture
@@ -126,3 +126,22 @@ def test_after_a_crash_unflushed_records_are_flushed_before_they_are_read(held, 
 def _crash() -> None:
     message = "the test ends this node"
     raise AssertionError(message)
+
+
+def test_a_client_that_left_keeps_no_other_from_its_answer(make_node, faults, eventually):
+    node = make_node(log_flush_offset_checkpoint_interval_ms=600_000)
+    leaves, stays = node.client(), node.client()
+    stays.create("a")
+    faults.hold_flushes("/a-0/")
+    leaves.send_produce("a", b"0")
+    eventually(lambda: faults.waiting, "the flush is under way")
+    fetch = leaves.send_fetch("a", 0, wait_ms=15_000)
+    leaves.send(CloseRequest())
+    number = stays.send_produce("a", b"1")
+    waiting = stays.send_fetch("a", 0, wait_ms=15_000)
+    eventually(lambda: node.on_reactor(lambda: node.context.counters["sessions-closed"]) == 1, "the first has left")
+    faults.release()
+    assert stays.reply_to(number, seconds=5).error_code == 0
+    assert stays.reply_to(waiting, seconds=5).error_code == 0
+    assert fetch
+    assert stays.values("a") == [b"0", b"1"]
