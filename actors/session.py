@@ -72,6 +72,7 @@ class ClientSession(ReactorActor):
         self._outbox_bytes = 0
         self._outbox_timer: Timer | None = None
         self._muted_until_ms = 0.0
+        self._leaving = False
         self._rates: dict[Direction, int] = {}
         self._rates_from: MetadataImage | None = None
         self._deadline_timer: Timer | None = None
@@ -108,6 +109,7 @@ class ClientSession(ReactorActor):
     # ---- requests
 
     def _hear(self, frames: list[bytes]) -> None:
+        self._leaving = False
         size = sum(map(len, frames))
         self.context.open_requests += 1
         self.context.take(size)
@@ -168,7 +170,10 @@ class ClientSession(ReactorActor):
             self._send([envelope])
         elif isinstance(request, CloseRequest):
             self._finish_request(size)
-            self._close("the client said goodbye")
+            self._leaving = True
+            for call in list(self._calls):
+                call.drain()
+            self._leave_if_done()
         else:
             call = open_call(self, request, correlation_id, size, frames)
             self._calls[call] = None
@@ -219,6 +224,8 @@ class ClientSession(ReactorActor):
             self._finish_request(call.size)
         if self._parked:
             self._begin_parked()
+        if self._leaving:
+            self._leave_if_done()
 
     def _finish_request(self, size: int) -> None:
         self.context.open_requests -= 1
@@ -331,6 +338,11 @@ class ClientSession(ReactorActor):
             self._idle_timer = self.reactor.call_later(max(left_ms, 1000.0), self._check_idle)
 
     # ---- the end
+
+    def _leave_if_done(self) -> None:
+        """End after a goodbye, once everything that was asked before it is answered."""
+        if self._leaving and not (self._calls or self._parked or self._outbox):
+            self._close("the client said goodbye")
 
     def _close(self, why: str) -> None:
         logger.debug("%s ends: %s", self, why)

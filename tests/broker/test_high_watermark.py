@@ -128,6 +128,11 @@ def _crash() -> None:
     raise AssertionError(message)
 
 
+def end_last_session(reactor):
+    address = [address for address in reactor.addresses() if address.startswith("session/")][-1]
+    reactor._actors[address]._close("the test ends it")
+
+
 def test_a_client_that_left_keeps_no_other_from_its_answer(make_node, faults, eventually):
     node = make_node(log_flush_offset_checkpoint_interval_ms=600_000)
     leaves, stays = node.client(), node.client()
@@ -136,7 +141,7 @@ def test_a_client_that_left_keeps_no_other_from_its_answer(make_node, faults, ev
     leaves.send_produce("a", b"0")
     eventually(lambda: faults.waiting, "the flush is under way")
     fetch = leaves.send_fetch("a", 0, wait_ms=15_000)
-    leaves.send(CloseRequest())
+    node.on_reactor(lambda: end_last_session(node.node._reactor))
     number = stays.send_produce("a", b"1")
     waiting = stays.send_fetch("a", 0, wait_ms=15_000)
     eventually(lambda: node.on_reactor(lambda: node.context.counters["sessions-closed"]) == 1, "the first has left")
@@ -145,3 +150,18 @@ def test_a_client_that_left_keeps_no_other_from_its_answer(make_node, faults, ev
     assert stays.reply_to(waiting, seconds=5).error_code == 0
     assert fetch
     assert stays.values("a") == [b"0", b"1"]
+
+
+def test_what_was_asked_before_a_goodbye_is_answered(make_node, faults, eventually):
+    node = make_node(log_flush_offset_checkpoint_interval_ms=600_000)
+    client = node.client()
+    client.create("a")
+    faults.hold_flushes("/a-0/")
+    number = client.send_produce("a", b"0")
+    eventually(lambda: faults.waiting, "the flush is under way")
+    waiting = client.send_fetch("a", 0, wait_ms=15_000)
+    client.send(CloseRequest())
+    assert client.reply_to(waiting, seconds=5).error_code == 0, "nothing more is waited for"
+    faults.release()
+    assert client.reply_to(number, seconds=5).error_code == 0
+    eventually(lambda: node.on_reactor(lambda: node.context.counters["sessions-closed"]) == 1, "then the session ends")
