@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from crc32c import crc32c
-
 from ..errors import CorruptMessageError, StorageError
-from .batch import CRC_START, HEADER_SIZE, TIMESTAMP_TYPE_BIT, BatchHeader, computed_crc, read_header, stamped_prefix
+from .batch import HEADER_SIZE, BatchHeader, computed_crc, read_header, stamp_append_time, stamped_prefix
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -16,10 +13,6 @@ if TYPE_CHECKING:
     from .producer_state import ProducerEntry, ProducerStates
 
 PREFIX_SIZE = 16
-_CRC = Struct(">I")
-_ATTRIBUTES = Struct(">H")
-_TIMESTAMP = Struct(">q")
-_MAX_TIMESTAMP_POSITION = 35
 
 
 class Appended(NamedTuple):
@@ -90,10 +83,7 @@ class Stage:
 def with_append_time(batch: memoryview, now_ms: int) -> memoryview:
     """A copy of a batch whose records all have the broker's time, with the CRC that belongs to it."""
     copy = bytearray(batch)
-    (attributes,) = _ATTRIBUTES.unpack_from(copy, CRC_START)
-    _ATTRIBUTES.pack_into(copy, CRC_START, attributes | TIMESTAMP_TYPE_BIT)
-    _TIMESTAMP.pack_into(copy, _MAX_TIMESTAMP_POSITION, now_ms)
-    _CRC.pack_into(copy, CRC_START - 4, crc32c(memoryview(copy)[CRC_START:]))
+    stamp_append_time(copy, now_ms)
     return memoryview(copy)
 
 
