@@ -183,6 +183,55 @@ class InvalidRequiredAcksError(BrokerError):
     name = "INVALID_REQUIRED_ACKS"
 
 
+class IllegalGenerationError(BrokerError):
+    """The member speaks of another generation of its group than the present one."""
+
+    code = 22
+    name = "ILLEGAL_GENERATION"
+
+
+class InconsistentGroupProtocolError(BrokerError):
+    """The group is of another kind, or no protocol of the member is one of all members."""
+
+    code = 23
+    name = "INCONSISTENT_GROUP_PROTOCOL"
+
+
+class InvalidGroupIdError(BrokerError):
+    """The group id is not allowed."""
+
+    code = 24
+    name = "INVALID_GROUP_ID"
+
+
+class UnknownMemberIdError(BrokerError):
+    """The group has no such member now."""
+
+    code = 25
+    name = "UNKNOWN_MEMBER_ID"
+
+
+class InvalidSessionTimeoutError(BrokerError):
+    """The session time-out is outside of what the broker allows."""
+
+    code = 26
+    name = "INVALID_SESSION_TIMEOUT"
+
+
+class RebalanceInProgressError(BrokerError):
+    """The group is rebalancing: its members have to join again."""
+
+    code = 27
+    name = "REBALANCE_IN_PROGRESS"
+
+
+class InvalidCommitOffsetSizeError(BrokerError):
+    """The commit makes a record larger than the log takes."""
+
+    code = 28
+    name = "INVALID_COMMIT_OFFSET_SIZE"
+
+
 class InvalidTimestampError(BrokerError):
     """A record's timestamp is too far from the broker's clock."""
 
@@ -281,6 +330,20 @@ class UnknownProducerIdError(BrokerError):
     name = "UNKNOWN_PRODUCER_ID"
 
 
+class NonEmptyGroupError(BrokerError):
+    """The group has members."""
+
+    code = 68
+    name = "NON_EMPTY_GROUP"
+
+
+class GroupIdNotFoundError(BrokerError):
+    """There is no such group."""
+
+    code = 69
+    name = "GROUP_ID_NOT_FOUND"
+
+
 class FencedLeaderEpochError(RetriableError):
     """The request names an older leader epoch than the partition has."""
 
@@ -302,6 +365,34 @@ class UnsupportedCompressionError(BrokerError):
     name = "UNSUPPORTED_COMPRESSION_TYPE"
 
 
+class MemberIdRequiredError(BrokerError):
+    """The member has to join again with the id that it was given."""
+
+    code = 79
+    name = "MEMBER_ID_REQUIRED"
+
+
+class GroupMaxSizeReachedError(BrokerError):
+    """The group has as many members as it may have."""
+
+    code = 81
+    name = "GROUP_MAX_SIZE_REACHED"
+
+
+class FencedInstanceIdError(BrokerError):
+    """Another member has taken over this group instance id."""
+
+    code = 82
+    name = "FENCED_INSTANCE_ID"
+
+
+class GroupSubscribedToTopicError(BrokerError):
+    """The group is subscribed to the topic."""
+
+    code = 86
+    name = "GROUP_SUBSCRIBED_TO_TOPIC"
+
+
 class InvalidRecordError(BrokerError):
     """The batch is intact, but a client may not write what it holds."""
 
@@ -321,6 +412,13 @@ class InconsistentClusterIdError(BrokerError):
 
     code = 104
     name = "INCONSISTENT_CLUSTER_ID"
+
+
+class InvalidRecordStateError(BrokerError):
+    """The record is not leased to this consumer (any more), so that it cannot decide about it."""
+
+    code = 121
+    name = "INVALID_RECORD_STATE"
 
 
 def _tree(root: type[BrokerError]) -> list[type[BrokerError]]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from dataclasses import field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Value = int | bool | str
 
@@ -52,6 +56,32 @@ class Setting(NamedTuple):
         low = "" if self.at_least is None else f"{self.at_least} or more"
         high = "" if self.at_most in (None, INT32_MAX, INT64_MAX) else f"up to {self.at_most}"
         return ", ".join(part for part in (*map(str, self.also), low, high) if part)
+
+
+_T = TypeVar("_T", int, bool, str)
+
+
+def setting_row(default: _T, doc: str, unit: str = "", **known: Any) -> _T:
+    """Declare one row of a table, as a dataclass's field; ``known`` are the other fields of Setting."""
+    return field(default=default, metadata={"doc": doc, "unit": unit, **known})
+
+
+def settings_table(config_class: Any) -> tuple[Setting, ...]:
+    """The rows that a dataclass declares."""
+    rows = []
+    for declared in fields(config_class):
+        if declared.metadata:
+            known = {"name": dotted(declared.name), **declared.metadata}
+            rows.append(Setting(attribute=declared.name, default=cast("Value", declared.default), **known))
+    return tuple(rows)
+
+
+def unknown_setting(name: str, known: Iterable[str], *, kind: str) -> ConfigError:
+    """The error for a name that is no setting; it names the nearest one."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only needed once something is wrong; start-up does without
+
+    near = get_close_matches(dotted(name).lower(), list(known), n=1, cutoff=0.0)
+    return ConfigError(f"there is no {kind} setting {name!r}; the nearest known one is {near[0]}")
 
 
 def dotted(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Every setting of brokers and topics: one typed table with name, default, unit, bounds and meaning.
+"""Every setting of brokers, topics and share groups: looked up, read, described and documented.
 
-The table is the two frozen dataclasses themselves: each field carries what is known of it, and parsing, checking,
+The table is the frozen dataclasses themselves: each field carries what is known of it, and parsing, checking,
 describing and documenting all read that. Names on the wire and in files are Kafka's, with dots, where Kafka has one;
 underscores are accepted for dots. A setting that a topic may override stands in ``TopicConfig``, and the broker-wide
 default of it is a setting of the broker under Kafka's name for that (``segment.bytes`` and ``log.segment.bytes``).
@@ -11,318 +11,42 @@ name or a value that is not allowed is a ConfigError that names the setting, the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from .broker_config import BROKER_SETTINGS, BrokerConfig
 from .errors import ConfigError
-from .setting_values import (
-    BYTES,
-    BYTES_PER_SECOND,
-    DAY_MS,
-    GIB,
-    HOUR_MS,
-    INT32_MAX,
-    INT64_MAX,
-    KIB,
-    MIB,
-    MILLISECONDS,
-    MINUTE_MS,
-    SECOND_MS,
-    Setting,
-    Value,
-    check,
-    dotted,
-    parse,
-    value_text,
-)
+from .group_config import GROUP_SETTINGS, GroupConfig, group_setting
+from .setting_values import Setting, Value, dotted, parse, unknown_setting, value_text
+from .topic_config import TOPIC_SETTINGS, TopicConfig, topic_setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-Source = Literal["topic", "broker", "default"]
-"""Where a value comes from: the topic's own override, the broker's file or command line, or the built-in default."""
+__all__ = [
+    "BROKER_SETTINGS",
+    "GROUP_SETTINGS",
+    "TOPIC_SETTINGS",
+    "BrokerConfig",
+    "Entry",
+    "GroupConfig",
+    "Source",
+    "TopicConfig",
+    "broker_config",
+    "broker_entries",
+    "broker_setting",
+    "group_entries",
+    "group_setting",
+    "load_broker_config",
+    "normalised_overrides",
+    "parse_setting",
+    "settings_markdown",
+    "topic_entries",
+    "topic_setting",
+]
 
-_T = TypeVar("_T", int, bool, str)
-
-
-def _setting(default: _T, doc: str, unit: str = "", **known: Any) -> _T:
-    """Declare one row of the table; ``known`` are the other fields of Setting."""
-    return field(default=default, metadata={"doc": doc, "unit": unit, **known})
-
-
-def _table(config_class: type[TopicConfig | BrokerConfig]) -> tuple[Setting, ...]:
-    rows = []
-    for declared in fields(config_class):
-        if declared.metadata:
-            known = {"name": dotted(declared.name), **declared.metadata}
-            rows.append(Setting(attribute=declared.name, default=cast("Value", declared.default), **known))
-    return tuple(rows)
-
-
-@dataclass(frozen=True)
-class TopicConfig:
-    """What holds for the partitions of one topic. Raises ConfigError for a value that is not allowed."""
-
-    cleanup_policy: str = _setting(
-        "delete",
-        "What becomes of old segments: deleted by age and size, or compacted to the last record of each key.",
-        choices=("delete", "compact", "compact,delete"),
-        broker_name="log.cleanup.policy",
-    )
-    compression_type: str = _setting(
-        "producer",
-        "Batches are stored as their producer compressed them; the broker never encodes records anew.",
-        choices=("producer",),
-        broker_name="compression.type",
-    )
-    flush: str = _setting(
-        "ack",
-        "When records are forced to the disk: before acks=all is answered, every flush.ms, or when the system likes.",
-        choices=("ack", "interval", "os"),
-        broker_name="log.flush",
-    )
-    flush_ms: int = _setting(
-        SECOND_MS,
-        "With flush=interval, the longest time that a record stays unflushed.",
-        MILLISECONDS,
-        at_least=1,
-        at_most=INT64_MAX,
-        broker_name="log.flush.interval.ms",
-    )
-    index_interval_bytes: int = _setting(
-        4 * KIB,
-        "Bytes of log between two entries of the offset index.",
-        BYTES,
-        at_least=1,
-        at_most=INT32_MAX,
-        broker_name="log.index.interval.bytes",
-    )
-    max_message_bytes: int = _setting(
-        MIB + 12,
-        "The largest batch, as it is sent, that a producer may write.",
-        BYTES,
-        at_least=61,
-        at_most=INT32_MAX,
-        broker_name="message.max.bytes",
-    )
-    max_decompressed_bytes: int = _setting(
-        64 * MIB,
-        "The most that one batch may decompress to.",
-        BYTES,
-        at_least=1,
-        at_most=INT32_MAX,
-        broker_name="message.max.decompressed.bytes",
-    )
-    message_timestamp_type: str = _setting(
-        "CreateTime",
-        "Whether a record keeps its producer's timestamp or gets the broker's when it is appended.",
-        choices=("CreateTime", "LogAppendTime"),
-        broker_name="log.message.timestamp.type",
-    )
-    message_timestamp_after_max_ms: int = _setting(
-        HOUR_MS,
-        "How far a record's timestamp may lie after the broker's clock.",
-        MILLISECONDS,
-        at_least=0,
-        at_most=INT64_MAX,
-        broker_name="log.message.timestamp.after.max.ms",
-    )
-    message_timestamp_before_max_ms: int = _setting(
-        INT64_MAX,
-        "How far a record's timestamp may lie before the broker's clock.",
-        MILLISECONDS,
-        at_least=0,
-        at_most=INT64_MAX,
-        broker_name="log.message.timestamp.before.max.ms",
-    )
-    min_insync_replicas: int = _setting(
-        1,
-        "How many replicas must be in sync for acks=all to be taken.",
-        at_least=1,
-        at_most=2**15 - 1,
-        broker_name="min.insync.replicas",
-    )
-    retention_bytes: int = _setting(
-        -1,
-        "With cleanup.policy=delete, the oldest segments go when a partition is larger than this; -1: no limit.",
-        BYTES,
-        at_least=-1,
-        at_most=INT64_MAX,
-        broker_name="log.retention.bytes",
-    )
-    retention_ms: int = _setting(
-        7 * DAY_MS,
-        "With cleanup.policy=delete, segments go when their newest record is older than this; -1: never.",
-        MILLISECONDS,
-        at_least=-1,
-        at_most=INT64_MAX,
-        broker_name="log.retention.ms",
-    )
-    segment_bytes: int = _setting(
-        GIB,
-        "A new segment file begins when the active one would grow larger than this.",
-        BYTES,
-        at_least=61,
-        at_most=INT32_MAX,
-        broker_name="log.segment.bytes",
-    )
-    segment_ms: int = _setting(
-        7 * DAY_MS,
-        "A new segment file begins when the active one is older than this, so that retention can delete it.",
-        MILLISECONDS,
-        at_least=1,
-        at_most=INT64_MAX,
-        broker_name="log.roll.ms",
-    )
-    unclean_leader_election_enable: bool = _setting(
-        default=False,
-        doc="Whether a replica that is not in sync may lead when no other is left, which loses records.",
-        broker_name="unclean.leader.election.enable",
-    )
-
-    def __post_init__(self) -> None:
-        """Hold every value against the table."""
-        for setting in TOPIC_SETTINGS:
-            check(setting, setting.name, getattr(self, setting.attribute))
-
-    @property
-    def is_compacted(self) -> bool:
-        """Whether each record needs a key, by which the log is compacted."""
-        return "compact" in self.cleanup_policy
-
-    @property
-    def deletes_old_segments(self) -> bool:
-        """Whether retention.ms and retention.bytes apply."""
-        return "delete" in self.cleanup_policy
-
-
-@dataclass(frozen=True)
-class BrokerConfig:
-    """What holds for one broker, and its defaults for topics. Raises ConfigError for a value that is not allowed."""
-
-    node_id: int = _setting(1, "This node's number, unique in its cluster.", at_least=0, at_most=INT32_MAX)
-    rack: str = _setting(
-        "",
-        "Replicas go to different racks where there are enough; empty: the host's name.",
-        name="broker.rack",
-        aliases=("rack",),
-    )
-    data_dir: str = _setting(
-        "./zmqbroker-data", "The folder of this node's data files.", name="log.dir", aliases=("data.dir",)
-    )
-    listen: str = _setting(
-        "tcp://127.0.0.1:9292", "Where clients and other nodes connect; port 0: any.", is_address=True
-    )
-    advertised_address: str = _setting(
-        "", "The address that others are told to connect to; empty: the one listened on.", is_address=True
-    )
-    auto_create_topics_enable: bool = _setting(default=True, doc="Whether a topic is created when it is first used.")
-    delete_topic_enable: bool = _setting(default=True, doc="Whether topics may be deleted.")
-    num_partitions: int = _setting(
-        1, "Partitions of a topic where nobody says otherwise.", at_least=1, at_most=INT32_MAX
-    )
-    default_replication_factor: int = _setting(
-        -1,
-        "Replicas of a partition where nobody says otherwise; -1: 3, or the number of nodes if that is less.",
-        at_least=1,
-        at_most=2**15 - 1,
-        also=(-1,),
-    )
-    queued_max_request_bytes: int = _setting(
-        64 * MIB,
-        "Bytes of requests that all clients together may have waiting in this node; more are not read.",
-        BYTES,
-        at_least=1,
-        at_most=INT64_MAX,
-    )
-    session_credit_bytes: int = _setting(
-        16 * MIB,
-        "Bytes of requests that one client may have waiting in this node.",
-        BYTES,
-        at_least=1,
-        at_most=INT64_MAX,
-    )
-    socket_request_max_bytes: int = _setting(
-        100 * MIB,
-        "The largest request; a client that sends a larger one is disconnected.",
-        BYTES,
-        at_least=1,
-        at_most=INT32_MAX,
-    )
-    fetch_max_bytes: int = _setting(
-        55 * MIB, "The most that one fetch is answered with.", BYTES, at_least=1, at_most=INT32_MAX
-    )
-    max_fetch_wait_ms: int = _setting(
-        MINUTE_MS, "The longest that a fetch may wait for records.", MILLISECONDS, at_least=0, at_most=INT32_MAX
-    )
-    connections_max_idle_ms: int = _setting(
-        10 * MINUTE_MS,
-        "A connection without requests for this long is closed.",
-        MILLISECONDS,
-        at_least=1,
-        at_most=INT64_MAX,
-    )
-    log_retention_check_interval_ms: int = _setting(
-        5 * MINUTE_MS, "How often old segments are looked for.", MILLISECONDS, at_least=1, at_most=INT64_MAX
-    )
-    log_flush_offset_checkpoint_interval_ms: int = _setting(
-        5 * SECOND_MS, "How often the recovery points are written down.", MILLISECONDS, at_least=1, at_most=INT32_MAX
-    )
-    producer_id_expiration_ms: int = _setting(
-        DAY_MS,
-        "How long the last sequence numbers of a silent producer are kept.",
-        MILLISECONDS,
-        at_least=1,
-        at_most=INT32_MAX,
-    )
-    num_flush_threads: int = _setting(2, "Threads that force files to the disk.", at_least=1, at_most=1024)
-    handshake_ivl_ms: int = _setting(
-        5 * SECOND_MS,
-        "A connection whose handshake takes longer is closed.",
-        MILLISECONDS,
-        at_least=1,
-        at_most=INT32_MAX,
-    )
-    heartbeat_ivl_ms: int = _setting(
-        5 * SECOND_MS,
-        "Silence after which a connection is probed, by a heartbeat of the transport; 0: never.",
-        MILLISECONDS,
-        at_least=0,
-        at_most=INT32_MAX,
-    )
-    quota_producer_default: int = _setting(
-        0, "Bytes a second that one client may produce; 0: no limit.", BYTES_PER_SECOND, at_least=0, at_most=INT64_MAX
-    )
-    quota_consumer_default: int = _setting(
-        0, "Bytes a second that one client may fetch; 0: no limit.", BYTES_PER_SECOND, at_least=0, at_most=INT64_MAX
-    )
-    log_level: str = _setting(
-        "INFO", "The least important log lines that are written.", choices=("DEBUG", "INFO", "WARNING", "ERROR")
-    )
-    graceful_shutdown_timeout_ms: int = _setting(
-        10 * SECOND_MS,
-        "How long a stopping node may take to finish what it was asked.",
-        MILLISECONDS,
-        at_least=0,
-        at_most=INT32_MAX,
-    )
-    topic_defaults: TopicConfig = field(default_factory=TopicConfig)
-    """The broker-wide default of each topic setting."""
-    explicit: frozenset[str] = frozenset()
-    """Names of what a file or the command line gave, even where that is the built-in default."""
-
-    def __post_init__(self) -> None:
-        """Hold every value against the table."""
-        for setting in BROKER_SETTINGS:
-            check(setting, setting.name, getattr(self, setting.attribute))
-
-    def topic_config(self, overrides: Mapping[str, Value]) -> TopicConfig:
-        """Build the settings of a topic with these overrides, by name. Raises ConfigError."""
-        given: dict[str, Any] = {}
-        for name, value in overrides.items():
-            setting = topic_setting(name)
-            given[setting.attribute] = parse(setting, name, value)
-        return replace(self.topic_defaults, **given)
+Source = Literal["topic", "group", "broker", "default"]
+"""Where a value comes from: the topic's or group's own override, the broker's file or command line, or the built-in
+default."""
 
 
 class Entry(NamedTuple):
@@ -333,14 +57,6 @@ class Entry(NamedTuple):
     source: Source
 
 
-def topic_setting(name: str) -> Setting:
-    """Find the topic setting of this name. Raises ConfigError with the nearest known name."""
-    setting = _TOPIC_BY_NAME.get(dotted(name))
-    if setting is None:
-        raise _unknown(name, _TOPIC_BY_NAME, kind="topic")
-    return setting
-
-
 def broker_setting(name: str) -> Setting:
     """Find the broker setting of this name, which may be the default of a topic's. Raises ConfigError."""
     setting = _BROKER_BY_NAME.get(dotted(name)) or _DEFAULT_BY_NAME.get(dotted(name))
@@ -349,7 +65,7 @@ def broker_setting(name: str) -> Setting:
         if of_topic is not None:
             message = f"{name} is a setting of topics; a broker's default for it is {of_topic.broker_name}"
             raise ConfigError(message)
-        raise _unknown(name, [*_BROKER_BY_NAME, *_DEFAULT_BY_NAME], kind="broker")
+        raise unknown_setting(name, [*_BROKER_BY_NAME, *_DEFAULT_BY_NAME], kind="broker")
     return setting
 
 
@@ -372,13 +88,21 @@ def broker_config(values: Mapping[str, Value]) -> BrokerConfig:
     """Build the settings of a broker from names and values. Raises ConfigError."""
     own: dict[str, Any] = {}
     of_topics: dict[str, Any] = {}
+    of_groups: dict[str, Any] = {}
     explicit = set()
     for name, value in values.items():
         setting = broker_setting(name)
-        target = of_topics if setting.broker_name else own
+        target = own
+        if setting.broker_name:
+            target = of_groups if setting.broker_name in _OF_GROUPS else of_topics
         target[setting.attribute] = parse(setting, name, value)
         explicit.add(setting.broker_name or setting.name)
-    return BrokerConfig(**own, topic_defaults=TopicConfig(**of_topics), explicit=frozenset(explicit))
+    return BrokerConfig(
+        **own,
+        topic_defaults=TopicConfig(**of_topics),
+        group_defaults=GroupConfig(**of_groups),
+        explicit=frozenset(explicit),
+    )
 
 
 def load_broker_config(file: str | None, pairs: Sequence[str]) -> BrokerConfig:
@@ -400,7 +124,12 @@ def load_broker_config(file: str | None, pairs: Sequence[str]) -> BrokerConfig:
 
 def broker_entries(config: BrokerConfig) -> Iterator[Entry]:
     """Yield every setting of a broker, the defaults of topics under the broker's names among them."""
-    for owner, settings in ((config, BROKER_SETTINGS), (config.topic_defaults, TOPIC_SETTINGS)):
+    tables = (
+        (config, BROKER_SETTINGS),
+        (config.topic_defaults, TOPIC_SETTINGS),
+        (config.group_defaults, tuple(setting for setting in GROUP_SETTINGS if setting.broker_name)),
+    )
+    for owner, settings in tables:
         for setting in settings:
             value = getattr(owner, setting.attribute)
             name = setting.broker_name or setting.name
@@ -422,19 +151,36 @@ def topic_entries(config: BrokerConfig, overrides: Mapping[str, Value]) -> Itera
         yield Entry(setting, value, source)
 
 
+def group_entries(defaults: GroupConfig, overrides: Mapping[str, Value]) -> Iterator[Entry]:
+    """Yield every setting of a share group with its value and source. Raises ConfigError for a bad override."""
+    group = defaults.with_overrides(overrides)
+    overridden = {group_setting(name).name for name in overrides}
+    for setting in GROUP_SETTINGS:
+        value = getattr(group, setting.attribute)
+        source: Source = "default"
+        if setting.name in overridden:
+            source = "group"
+        elif getattr(defaults, setting.attribute) != setting.default:
+            source = "broker"
+        yield Entry(setting, value, source)
+
+
 def settings_markdown() -> str:
     """Write the table as Markdown, for docs/settings.md."""
     head = "| Name | Default | Unit | Allowed | Meaning |\n|---|---|---|---|---|\n"
     broker = "".join(_markdown_row(setting, setting.name) for setting in BROKER_SETTINGS)
     head_topic = "| Name | Broker's default | Default | Unit | Allowed | Meaning |\n|---|---|---|---|---|---|\n"
     topic = "".join(_markdown_row(setting, setting.name, setting.broker_name) for setting in TOPIC_SETTINGS)
+    group = "".join(_markdown_row(setting, setting.name, setting.broker_name) for setting in GROUP_SETTINGS)
     return (
         "# Settings\n\n"
         "Underscores are accepted for dots. Sizes take the units B, kB, MB, GB, TB, KiB, MiB, GiB and TiB, times take "
         "ms, s, m, h, d and w; a plain number is in the unit of the table.\n\n"
         f"## Broker\n\n{head}{broker}\n"
         "## Topic\n\nEach has a default of the broker, under the second name.\n\n"
-        f"{head_topic}{topic}"
+        f"{head_topic}{topic}\n"
+        "## Share group (queue)\n\nEach has a default of the broker, under the second name, if there is one.\n\n"
+        f"{head_topic}{group}"
     )
 
 
@@ -443,13 +189,6 @@ def _markdown_row(setting: Setting, *names: str) -> str:
     cells = [f"`{name}`" for name in names]
     cells += [f"`{default}`" if default else "empty", setting.unit, setting.allowed, setting.doc]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
-
-
-def _unknown(name: str, known: Iterable[str], *, kind: str) -> ConfigError:
-    from difflib import get_close_matches  # noqa: PLC0415 - only needed once something is wrong; start-up does without
-
-    near = get_close_matches(dotted(name).lower(), list(known), n=1, cutoff=0.0)
-    return ConfigError(f"there is no {kind} setting {name!r}; the nearest known one is {near[0]}")
 
 
 def _read_toml(file: str) -> dict[str, Value]:
@@ -484,8 +223,9 @@ def _flattened(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]
             yield prefix + key, value
 
 
-TOPIC_SETTINGS = _table(TopicConfig)
-BROKER_SETTINGS = _table(BrokerConfig)
 _TOPIC_BY_NAME = {setting.name: setting for setting in TOPIC_SETTINGS}
-_DEFAULT_BY_NAME = {setting.broker_name: setting for setting in TOPIC_SETTINGS}
+_DEFAULT_BY_NAME = {
+    setting.broker_name: setting for setting in (*TOPIC_SETTINGS, *GROUP_SETTINGS) if setting.broker_name
+}
+_OF_GROUPS = {setting.broker_name for setting in GROUP_SETTINGS}
 _BROKER_BY_NAME = {name: setting for setting in BROKER_SETTINGS for name in (setting.name, *setting.aliases)}

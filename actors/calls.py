@@ -37,6 +37,7 @@ class CallOwner(Protocol):
     """What a call needs of the session that works on it."""
 
     context: NodeContext
+    client_id: str
 
     @property
     def reactor(self) -> Home:
@@ -57,6 +58,8 @@ class Call:
     """One request being worked on."""
 
     quota: Direction | None = None
+    may_be_emptied = False
+    """Whether the reply's data may be left out: the client asks for them again."""
 
     def __init__(self, session: CallOwner, request: Request, correlation_id: int, size: int) -> None:
         self.session = session
@@ -136,7 +139,7 @@ class PartitionsCall(GatherCall):
     """The request's entries; each has a topic and a partition."""
 
     def command(self, entry: Any, index: int) -> Command:
-        """Build the command for one entry."""
+        """Build the command for one entry, or raise a BrokerError that answers it."""
         raise NotImplementedError
 
     def error(self, entry: Any, error: BrokerError) -> Body:
@@ -155,8 +158,13 @@ class PartitionsCall(GatherCall):
             if leader is None:
                 error = not_here(self.session.context, entry.topic, entry.partition)
                 self.on_answer(Answer(self, index, self.error(entry, error)))
-            else:
-                leader.tell(self.command(entry, index))
+                continue
+            try:
+                command = self.command(entry, index)
+            except BrokerError as refused:
+                self.on_answer(Answer(self, index, self.error(entry, refused)))
+                continue
+            leader.tell(command)
 
     def on_refusal(self, refusal: Refusal) -> None:
         """Take the error as the answer to its entry."""

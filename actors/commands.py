@@ -184,3 +184,44 @@ class Frames(Message):
 
 class Drain(Message):
     """The node stops: answer what waits with what there is."""
+
+
+# ---- to a coordinator
+
+
+class CoordinatorCall(Command):
+    """A request of a client to the coordinator of its group; answered with the request's own reply."""
+
+    request: Request
+    client_id: str
+
+
+class SharedAnswer(Answer):
+    """The answer to a ShareFetch: one frame of batches for each partition of the body."""
+
+    frames: list[bytes] = []
+
+
+class EndWait(Message):
+    """A request that the coordinator holds back shall be answered now with what there is."""
+
+    call: Any
+
+
+class ClaimGroup(Command):
+    """A ShareCoordinator asks for a group id; refused if it is a consumer group's. The answer is a bare Body."""
+
+    group_id: str
+
+
+class ReleaseGroup(Command):
+    """The share group of this id is gone. The answer is a bare Body."""
+
+    group_id: str
+
+
+class TopicGone(Message):
+    """A topic was deleted: what is known of its partitions is void."""
+
+    topic: str
+    topic_id: str

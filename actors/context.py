@@ -73,6 +73,11 @@ def partition_address(topic: str, partition: int) -> str:
     return f"partition/{topic}/{partition}"
 
 
+def coordinator_address(topic: str, partition: int) -> str:
+    """Where the coordinator of an internal topic's partition lives, if this node leads it."""
+    return f"coordinator/{topic}/{partition}"
+
+
 CONTROLLER = "controller"
 METADATA_KEEPER = "metadata-keeper"
 LOG_KEEPER = "log-keeper"

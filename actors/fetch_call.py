@@ -25,6 +25,7 @@ class FetchCall(Call):
     """Read several partitions of this node for one client."""
 
     quota: Direction | None = "consume"
+    may_be_emptied = True
 
     def __init__(self, session: CallOwner, request: FetchRequest, correlation_id: int, size: int) -> None:
         super().__init__(session, request, correlation_id, size)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequestError, InvalidRequiredAcksError, InvalidTopicError, UnknownTopicOrPartitionError
 from ..quorum.decisions import check_topic_name
+from ..quorum.internal_topics import check_not_internal
 from ..setting_values import value_text
-from ..settings import broker_entries, topic_entries
+from ..settings import broker_entries, group_entries, topic_entries
 from ..transport.config_messages import (
     BROKER_RESOURCE,
     CLIENT_RESOURCE,
+    GROUP_RESOURCE,
     TOPIC_RESOURCE,
     AlterConfigsRequest,
     ConfigValue,
@@ -18,6 +20,7 @@ from ..transport.config_messages import (
     DescribeConfigsRequest,
     ResourceConfigs,
 )
+from ..transport.internal_topics import INTERNAL_TOPICS
 from ..transport.messages import (
     ACKS_ALL,
     BrokerInfo,
@@ -56,6 +59,7 @@ from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall, PartitionsCall
 from .commands import Answer, Append, ControllerCall, DeleteBefore, DescribeDir, FindEpochEnd, FindOffset, Refusal
 from .context import CONTROLLER, partition_address
 from .fetch_call import FetchCall
+from .group_requests import GROUP_CALLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +92,7 @@ class ProduceCall(PartitionsCall):
 
     def command(self, entry: PartitionData, index: int) -> Append:
         """Build the command for one batch."""
+        check_not_internal(entry.topic, "write to it")
         batch = self._frames[index + 1]
         return Append(self.session.actor_ref, self, index, batch, self._acks, entry.leader_epoch)
 
@@ -132,6 +137,7 @@ class DeleteRecordsCall(PartitionsCall):
 
     def command(self, entry: Any, index: int) -> DeleteBefore:
         """Build the command for one partition."""
+        check_not_internal(entry.topic, "delete records of it")
         return DeleteBefore(self.session.actor_ref, self, index, entry.offset)
 
     def error(self, entry: Any, error: BrokerError) -> PartitionDeleted:
@@ -235,7 +241,8 @@ class MetadataCall(Call):
     def start(self) -> None:
         """Create what is missing, or reply at once."""
         image = self.session.context.image
-        missing = [] if self._topics is None else [name for name in self._topics if name not in image.topics]
+        asked = () if self._topics is None else self._topics
+        missing = [name for name in asked if name not in image.topics and name not in INTERNAL_TOPICS]
         if missing and self._may_create:
             wanted = [NewTopic(name) for name in dict.fromkeys(missing)]
             ask_controller(self.session, self, CreateTopicsRequest(wanted, int(DEFAULT_TIMEOUT_MS)))
@@ -310,6 +317,8 @@ class DescribeConfigsCall(Call):
             return ResourceConfigs(resource_type, name, configs=configs)
         if resource_type == TOPIC_RESOURCE and name in context.image.topics:
             entries = topic_entries(context.config, overrides)
+        elif resource_type == GROUP_RESOURCE and name:
+            entries = group_entries(context.config.group_defaults, overrides)
         elif resource_type == BROKER_RESOURCE and name == str(context.config.node_id):
             entries = broker_entries(context.config)
         else:
@@ -373,6 +382,7 @@ _CALLS: dict[type[Request], Callable[[CallOwner, Any, int, int], Call]] = {
     CreatePartitionsRequest: ControllerRequestCall,
     AlterConfigsRequest: ControllerRequestCall,
     InitProducerIdRequest: ControllerRequestCall,
+    **GROUP_CALLS,
 }
 
 

@@ -21,6 +21,7 @@ from ..errors import (
     InvalidRequestError,
     UnknownServerError,
 )
+from ..transport.catalogue import REQUESTS
 from ..transport.config_messages import CLIENT_RESOURCE
 from ..transport.envelope import (
     MalformedEnvelopeError,
@@ -31,7 +32,7 @@ from ..transport.envelope import (
     split_request,
 )
 from ..transport.message_base import PROTOCOL_VERSION, Body, Request
-from ..transport.messages import REQUESTS, ApiRange, ApiVersionsReply, ApiVersionsRequest, CloseRequest
+from ..transport.messages import ApiRange, ApiVersionsReply, ApiVersionsRequest, CloseRequest
 from ..transport.network import SendResult
 from .actor import ReactorActor
 from .commands import Answer, Drain, Frames, Readable, Refusal
@@ -215,7 +216,7 @@ class ClientSession(ReactorActor):
             self.context.counters["requests-refused"] += 1
             self._refuse(call.api, call.correlation_id, call.size, error)
         elif body is not None:
-            if self._outbox_bytes > self.context.config.session_credit_bytes:
+            if call.may_be_emptied and self._outbox_bytes > self.context.config.session_credit_bytes:
                 data = [b""] * len(data)  # who reads slowly gets no more to read: an empty fetch is asked again
             envelope = encode_reply(call.api, call.correlation_id, body, self._throttle(call, data))
             self._finish_request(call.size)

@@ -25,6 +25,14 @@ class OffsetAndTimestamp(NamedTuple):
     leader_epoch: int = -1
 
 
+class OffsetAndMetadata(NamedTuple):
+    """An offset to commit: of the next record to read, with a text of the user's; leader_epoch -1: not known."""
+
+    offset: int
+    metadata: str = ""
+    leader_epoch: int = -1
+
+
 # gc=False: a record refers to nothing that could refer back to it, and a million of them would keep the collector busy.
 class ConsumerRecord(Struct, gc=False, frozen=True):
     """One record as consumed; the fields are kafka-python's."""

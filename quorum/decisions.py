@@ -13,6 +13,7 @@ from ..errors import (
     BrokerError,
     ConfigError,
     InvalidConfigError,
+    InvalidGroupIdError,
     InvalidPartitionsError,
     InvalidReplicationFactorError,
     InvalidRequestError,
@@ -21,15 +22,18 @@ from ..errors import (
     TopicExistsError,
     UnknownTopicOrPartitionError,
 )
-from ..settings import normalised_overrides, topic_setting
+from ..setting_values import parse, value_text
+from ..settings import group_setting, normalised_overrides, topic_setting
 from ..transport.config_messages import (
     CLIENT_RESOURCE,
+    GROUP_RESOURCE,
     TOPIC_RESOURCE,
     AlterConfigsReply,
     AlterConfigsRequest,
     ResourceChange,
     ResourceResult,
 )
+from ..transport.internal_topics import INTERNAL_TOPICS
 from ..transport.messages import (
     CreatePartitionsRequest,
     CreateTopicsRequest,
@@ -41,6 +45,7 @@ from ..transport.messages import (
     TopicsReply,
 )
 from .image import METADATA_TOPIC, MetadataImage, apply
+from .internal_topics import check_not_internal, internal_topic
 from .placement import place
 from .records import CreateTopic, MetadataRecord, NextProducerId, RemoveTopic, SetConfig, SetPartition
 
@@ -120,6 +125,8 @@ def _create_topic(
     image: MetadataImage, wanted: NewTopic, config: BrokerConfig, topic_id: Callable[[str, int], str], room: int
 ) -> list[MetadataRecord]:
     check_topic_name(wanted.topic)
+    if wanted.topic in INTERNAL_TOPICS and wanted != internal_topic(wanted.topic, config):
+        check_not_internal(wanted.topic, "create it: FindCoordinator makes it as it has to be")
     if wanted.topic in image.topics:
         message = (
             f"the topic {wanted.topic} exists already, with {len(image.topics[wanted.topic].partitions)} partitions"
@@ -234,6 +241,8 @@ def delete_topics(image: MetadataImage, request: DeleteTopicsRequest, config: Br
             error: BrokerError = PolicyViolationError("topics cannot be deleted here: delete.topic.enable is off")
         elif topic is None or name in gone:
             error = _unknown_topic(name)
+        elif name in INTERNAL_TOPICS:
+            error = InvalidTopicError(f"{name} holds the state of the broker's coordinators and cannot be deleted")
         else:
             gone.add(name)
             records.append(RemoveTopic(name))
@@ -272,6 +281,7 @@ def _add_partitions(image: MetadataImage, wanted: PartitionCount, room: int) -> 
     topic = image.topics.get(wanted.topic)
     if topic is None:
         raise _unknown_topic(wanted.topic)
+    check_not_internal(wanted.topic, "give it partitions: that would move groups to other coordinators")
     now = len(topic.partitions)
     if wanted.total <= now:
         message = (
@@ -309,9 +319,12 @@ def _alter(image: MetadataImage, change: ResourceChange, config: BrokerConfig) -
         normal, dropped = _altered_topic(image, change, given, config)
     elif change.type == CLIENT_RESOURCE:
         normal, dropped = _altered_quotas(change, given)
+    elif change.type == GROUP_RESOURCE:
+        normal, dropped = _altered_group(image, change, given, config)
     else:
         message = (
-            f"settings of resource type {change.type} cannot be changed; topics ({TOPIC_RESOURCE}) and clients can"
+            f"settings of resource type {change.type} cannot be changed; those of topics ({TOPIC_RESOURCE}), share"
+            f" groups ({GROUP_RESOURCE}) and clients ({CLIENT_RESOURCE}) can"
         )
         raise InvalidRequestError(message)
     records: list[MetadataRecord] = [SetConfig(change.type, change.name, key, value) for key, value in normal.items()]
@@ -325,6 +338,7 @@ def _altered_topic(
     topic = image.topics.get(change.name)
     if topic is None:
         raise _unknown_topic(change.name)
+    check_not_internal(change.name, "change its settings")
     names = {key: _topic_setting_name(key) for key, _ in change.configs}
     dropped = [names[key] for key, value in change.configs if value is None]
     after = {**image.config_of(TOPIC_RESOURCE, change.name), **{names[key]: value for key, value in given.items()}}
@@ -332,6 +346,26 @@ def _altered_topic(
         after.pop(name, None)
     normal = _checked_overrides(after, config, len(topic.partitions[0].replicas))
     return {names[key]: normal[names[key]] for key in given}, dropped
+
+
+def _altered_group(
+    image: MetadataImage, change: ResourceChange, given: Mapping[str, str], config: BrokerConfig
+) -> tuple[dict[str, str], list[str]]:
+    if not change.name:
+        message = "the group id is empty; settings belong to a share group by its name"
+        raise InvalidGroupIdError(message)
+    try:
+        settings = {key: group_setting(key) for key, _ in change.configs}
+        normal = {
+            setting.name: value_text(parse(setting, key, given[key]))
+            for key, setting in settings.items()
+            if key in given
+        }
+        after = {**image.config_of(GROUP_RESOURCE, change.name), **normal}
+        config.group_defaults.with_overrides(after)
+    except ConfigError as error:
+        raise InvalidConfigError(error.message) from error
+    return normal, [settings[key].name for key, value in change.configs if value is None]
 
 
 def _topic_setting_name(key: str) -> str:

@@ -16,7 +16,18 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 70
 
 LEVELS = (
-    {"errors", "settings", "setting_values", "clock", "identity", "version", "__init__"},
+    {
+        "errors",
+        "settings",
+        "setting_values",
+        "topic_config",
+        "group_config",
+        "broker_config",
+        "clock",
+        "identity",
+        "version",
+        "__init__",
+    },
     {"log", "transport"},
     {"groups", "quorum"},
     {"client", "actors"},

@@ -8,6 +8,8 @@ from .message_base import Body, Int16, Name, Request
 
 TOPIC_RESOURCE = 2
 BROKER_RESOURCE = 4
+GROUP_RESOURCE = 32
+"""A share group, by its id."""
 CLIENT_RESOURCE = 256
 """Quotas of one client id; the name "" stands for every client without quotas of its own."""
 
@@ -20,7 +22,7 @@ class Resource(Body):
 
 
 class ConfigValue(Body):
-    """A setting, its value as text, and where the value comes from: "topic", "broker", "client" or "default"."""
+    """A setting, its value as text, and where it comes from: "topic", "group", "broker", "client" or "default"."""
 
     name: str
     value: str

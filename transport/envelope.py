@@ -15,8 +15,8 @@ import msgpack
 import msgspec
 
 from ..errors import BrokerError, InvalidRequestError, UnsupportedVersionError
+from .catalogue import REQUESTS
 from .message_base import PROTOCOL_VERSION, Body, Int64, Request
-from .messages import REQUESTS
 
 ERROR_API = -1
 """The API number of a reply to a message whose own API could not be read."""

@@ -1,4 +1,4 @@
-"""The message catalogue: every request and reply of the native protocol, declared once.
+"""The messages of data, topics and the node itself; catalogue.py has every request by its number.
 
 A body is a msgpack array, one element for each field in the order given here. API numbers and field meanings are
 Kafka's where Kafka has them. Batches never stand in a body: they follow it as frames of their own, in the order of the
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from msgspec import field
 
-from .config_messages import AlterConfigsRequest, DescribeConfigsRequest
 from .message_base import Body, Count, Int16, Int32, Int64, Name, Request
 
 # ---- Produce
@@ -455,26 +454,3 @@ class NodeStatusRequest(Request):
 
     API = 1001
     REPLY = NodeStatusReply
-
-
-_ALL: tuple[type[Request], ...] = (
-    ProduceRequest,
-    FetchRequest,
-    ListOffsetsRequest,
-    MetadataRequest,
-    ApiVersionsRequest,
-    CloseRequest,
-    CreateTopicsRequest,
-    DeleteTopicsRequest,
-    CreatePartitionsRequest,
-    DeleteRecordsRequest,
-    InitProducerIdRequest,
-    OffsetForLeaderEpochRequest,
-    DescribeLogDirsRequest,
-    NodeStatusRequest,
-    AlterConfigsRequest,
-    DescribeConfigsRequest,
-)
-
-REQUESTS = {cls.API: cls for cls in _ALL}
-"""Request type by API number."""

@@ -19,10 +19,10 @@ from crc32c import crc32c
 from zmqbroker.errors import BY_CODE
 from zmqbroker.log.batch import HEADER, BatchHeader
 from zmqbroker.log.records import decode_batch
+from zmqbroker.transport.catalogue import REQUESTS
 from zmqbroker.transport.config_messages import DescribeConfigsRequest, Resource
 from zmqbroker.transport.envelope import convert_body, encode_request, split_reply
 from zmqbroker.transport.messages import (
-    REQUESTS,
     ApiVersionsRequest,
     DescribeLogDirsRequest,
     FetchRequest,

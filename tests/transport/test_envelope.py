@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zmqbroker.errors import InvalidRequestError, UnsupportedVersionError
 from zmqbroker.transport import envelope
+from zmqbroker.transport.catalogue import REQUESTS
 from zmqbroker.transport.envelope import (
     MalformedEnvelopeError,
     convert_body,
@@ -22,7 +23,7 @@ from zmqbroker.transport.envelope import (
     split_request,
 )
 from zmqbroker.transport.message_base import Body
-from zmqbroker.transport.messages import REQUESTS, CloseRequest, NodeStatusRequest, ProduceRequest
+from zmqbroker.transport.messages import CloseRequest, NodeStatusRequest, ProduceRequest
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 text = st.text(max_size=20)
@@ -45,7 +46,7 @@ def strategy(hint):
         return st.lists(strategy(arguments[0]), max_size=3)
     if origin is tuple:
         return st.tuples(*map(strategy, arguments))
-    plain = {int: int64, str: text, bool: st.booleans(), type(None): st.none()}
+    plain = {int: int64, str: text, bytes: st.binary(max_size=50), bool: st.booleans(), type(None): st.none()}
     return plain[hint] if hint in plain else bodies(hint)
 
 
@@ -55,7 +56,7 @@ def bodies(cls):
 
 
 def test_every_message_is_in_the_catalogue_once():
-    assert len(REQUESTS) == 16
+    assert len(REQUESTS) == 34
     assert all(issubclass(cls, Body) for cls in BODIES)
 
 

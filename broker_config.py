@@ -1,0 +1,227 @@
+"""The settings of a broker: one typed row each, with name, default, unit, bounds and meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from .group_config import GroupConfig
+from .setting_values import (
+    BYTES,
+    BYTES_PER_SECOND,
+    DAY_MS,
+    INT32_MAX,
+    INT64_MAX,
+    MIB,
+    MILLISECONDS,
+    MINUTE_MS,
+    SECOND_MS,
+    check,
+    parse,
+    setting_row,
+    settings_table,
+)
+from .topic_config import TopicConfig, topic_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .setting_values import Value
+
+
+@dataclass(frozen=True)
+class BrokerConfig:
+    """What holds for one broker, and its defaults for topics. Raises ConfigError for a value that is not allowed."""
+
+    node_id: int = setting_row(1, "This node's number, unique in its cluster.", at_least=0, at_most=INT32_MAX)
+    rack: str = setting_row(
+        "",
+        "Replicas go to different racks where there are enough; empty: the host's name.",
+        name="broker.rack",
+        aliases=("rack",),
+    )
+    data_dir: str = setting_row(
+        "./zmqbroker-data", "The folder of this node's data files.", name="log.dir", aliases=("data.dir",)
+    )
+    listen: str = setting_row(
+        "tcp://127.0.0.1:9292", "Where clients and other nodes connect; port 0: any.", is_address=True
+    )
+    advertised_address: str = setting_row(
+        "", "The address that others are told to connect to; empty: the one listened on.", is_address=True
+    )
+    auto_create_topics_enable: bool = setting_row(default=True, doc="Whether a topic is created when it is first used.")
+    delete_topic_enable: bool = setting_row(default=True, doc="Whether topics may be deleted.")
+    num_partitions: int = setting_row(
+        1, "Partitions of a topic where nobody says otherwise.", at_least=1, at_most=INT32_MAX
+    )
+    default_replication_factor: int = setting_row(
+        -1,
+        "Replicas of a partition where nobody says otherwise; -1: 3, or the number of nodes if that is less.",
+        at_least=1,
+        at_most=2**15 - 1,
+        also=(-1,),
+    )
+    queued_max_request_bytes: int = setting_row(
+        64 * MIB,
+        "Bytes of requests that all clients together may have waiting in this node; more are not read.",
+        BYTES,
+        at_least=1,
+        at_most=INT64_MAX,
+    )
+    session_credit_bytes: int = setting_row(
+        16 * MIB,
+        "Bytes of requests that one client may have waiting in this node.",
+        BYTES,
+        at_least=1,
+        at_most=INT64_MAX,
+    )
+    socket_request_max_bytes: int = setting_row(
+        100 * MIB,
+        "The largest request; a client that sends a larger one is disconnected.",
+        BYTES,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    fetch_max_bytes: int = setting_row(
+        55 * MIB, "The most that one fetch is answered with.", BYTES, at_least=1, at_most=INT32_MAX
+    )
+    max_fetch_wait_ms: int = setting_row(
+        MINUTE_MS, "The longest that a fetch may wait for records.", MILLISECONDS, at_least=0, at_most=INT32_MAX
+    )
+    connections_max_idle_ms: int = setting_row(
+        10 * MINUTE_MS,
+        "A connection without requests for this long is closed.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT64_MAX,
+    )
+    log_retention_check_interval_ms: int = setting_row(
+        5 * MINUTE_MS, "How often old segments are looked for.", MILLISECONDS, at_least=1, at_most=INT64_MAX
+    )
+    log_flush_offset_checkpoint_interval_ms: int = setting_row(
+        5 * SECOND_MS, "How often the recovery points are written down.", MILLISECONDS, at_least=1, at_most=INT32_MAX
+    )
+    producer_id_expiration_ms: int = setting_row(
+        DAY_MS,
+        "How long the last sequence numbers of a silent producer are kept.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    num_flush_threads: int = setting_row(2, "Threads that force files to the disk.", at_least=1, at_most=1024)
+    handshake_ivl_ms: int = setting_row(
+        5 * SECOND_MS,
+        "A connection whose handshake takes longer is closed.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    heartbeat_ivl_ms: int = setting_row(
+        5 * SECOND_MS,
+        "Silence after which a connection is probed, by a heartbeat of the transport; 0: never.",
+        MILLISECONDS,
+        at_least=0,
+        at_most=INT32_MAX,
+    )
+    quota_producer_default: int = setting_row(
+        0, "Bytes a second that one client may produce; 0: no limit.", BYTES_PER_SECOND, at_least=0, at_most=INT64_MAX
+    )
+    quota_consumer_default: int = setting_row(
+        0, "Bytes a second that one client may fetch; 0: no limit.", BYTES_PER_SECOND, at_least=0, at_most=INT64_MAX
+    )
+    offsets_topic_num_partitions: int = setting_row(
+        50,
+        "Partitions of __consumer_offsets, among which the consumer groups are spread, when it is made.",
+        at_least=1,
+        at_most=10_000,
+    )
+    offsets_topic_segment_bytes: int = setting_row(
+        16 * MIB, "Segment size of the coordinators' internal topics.", BYTES, at_least=16 * MIB, at_most=INT32_MAX
+    )
+    offsets_retention_minutes: int = setting_row(
+        7 * 24 * 60,
+        "How long the committed offsets of a group without members are kept, in minutes.",
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    offsets_retention_check_interval_ms: int = setting_row(
+        10 * MINUTE_MS, "How often expired offsets are looked for.", MILLISECONDS, at_least=1, at_most=INT32_MAX
+    )
+    offset_metadata_max_bytes: int = setting_row(
+        4096, "The longest metadata text of an offset commit.", BYTES, at_least=0, at_most=MIB
+    )
+    group_min_session_timeout_ms: int = setting_row(
+        SECOND_MS,
+        "The shortest session time-out that a member of a consumer group may ask for.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    group_max_session_timeout_ms: int = setting_row(
+        30 * MINUTE_MS,
+        "The longest session time-out that a member of a consumer group may ask for.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    group_initial_rebalance_delay_ms: int = setting_row(
+        100,
+        "How long the first rebalance of an empty group waits for more members to come.",
+        MILLISECONDS,
+        at_least=0,
+        at_most=INT32_MAX,
+    )
+    group_max_size: int = setting_row(
+        1000, "How many members one consumer group may have.", at_least=1, at_most=100_000
+    )
+    group_share_session_timeout_ms: int = setting_row(
+        45 * SECOND_MS,
+        "After this long without a word a share group's consumer is no longer listed; leases have their own time.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    share_coordinator_state_topic_num_partitions: int = setting_row(
+        16,
+        "Partitions of __share_group_state, among which the share groups are spread, when it is made.",
+        at_least=1,
+        at_most=10_000,
+    )
+    share_coordinator_snapshot_update_records_per_snapshot: int = setting_row(
+        500,
+        "Changes of a share group's partition after which its whole state is written.",
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    log_level: str = setting_row(
+        "INFO", "The least important log lines that are written.", choices=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
+    graceful_shutdown_timeout_ms: int = setting_row(
+        10 * SECOND_MS,
+        "How long a stopping node may take to finish what it was asked.",
+        MILLISECONDS,
+        at_least=0,
+        at_most=INT32_MAX,
+    )
+    group_defaults: GroupConfig = field(default_factory=GroupConfig)
+    """The broker-wide default of each share group setting."""
+    topic_defaults: TopicConfig = field(default_factory=TopicConfig)
+    """The broker-wide default of each topic setting."""
+    explicit: frozenset[str] = frozenset()
+    """Names of what a file or the command line gave, even where that is the built-in default."""
+
+    def __post_init__(self) -> None:
+        """Hold every value against the table."""
+        for setting in BROKER_SETTINGS:
+            check(setting, setting.name, getattr(self, setting.attribute))
+
+    def topic_config(self, overrides: Mapping[str, Value]) -> TopicConfig:
+        """Build the settings of a topic with these overrides, by name. Raises ConfigError."""
+        given: dict[str, Any] = {}
+        for name, value in overrides.items():
+            setting = topic_setting(name)
+            given[setting.attribute] = parse(setting, name, value)
+        return replace(self.topic_defaults, **given)
+
+
+BROKER_SETTINGS = settings_table(BrokerConfig)
