@@ -23,7 +23,7 @@ from ..quorum.internal_topics import internal_topic
 from ..transport import group_messages as g
 from ..transport import share_messages as s
 from ..transport.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC
-from ..transport.messages import CreateTopicsRequest
+from ..transport.messages import CreateTopicsRequest, TopicsReply
 from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall
 from .commands import Answer, ControllerCall, CoordinatorCall, EndWait, Refusal, SharedAnswer
 from .context import CONTROLLER, coordinator_address
@@ -73,6 +73,7 @@ class FindCoordinatorCall(Call):
             raise InvalidRequestError(message)
         self._topic = topic
         self._keys = request.keys
+        self._why = "it has no leader yet"
 
     def start(self) -> None:
         """Create the internal topic, or answer at once."""
@@ -87,7 +88,13 @@ class FindCoordinatorCall(Call):
 
     def on_answer(self, answer: Answer) -> None:
         """Answer, now that the topic is there, whoever made it."""
-        del answer
+        assert isinstance(answer.body, TopicsReply)
+        self._why = answer.body.topics[0].error_message or self._why
+        self._describe()
+
+    def on_refusal(self, refusal: Refusal) -> None:
+        """Answer that the topic could not be made."""
+        self._why = refusal.error.message
         self._describe()
 
     def _describe(self) -> None:
@@ -104,7 +111,7 @@ class FindCoordinatorCall(Call):
             node = image.nodes.get(leader)
             if node is not None:
                 return g.CoordinatorInfo(key, node.node_id, node.host, node.port)
-        code, why = CoordinatorNotAvailableError.code, f"{self._topic} has no leader for group {key!r} yet: try again"
+        code, why = CoordinatorNotAvailableError.code, f"group {key!r} has no coordinator: {self._topic}: {self._why}"
         return g.CoordinatorInfo(key, error_code=code, error_message=why)
 
 

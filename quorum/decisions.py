@@ -218,9 +218,6 @@ def _checked_overrides(overrides: Mapping[str, str], config: BrokerConfig, facto
         topic = config.topic_config(normal)
     except ConfigError as error:
         raise InvalidConfigError(error.message) from error
-    if topic.is_compacted:
-        message = "cleanup.policy=compact is not available in this version: use delete"
-        raise PolicyViolationError(message)
     if topic.min_insync_replicas > factor:
         message = (
             f"min.insync.replicas={topic.min_insync_replicas} is more than the topic's replication factor of {factor}:"

@@ -92,7 +92,7 @@ def test_defaults_come_from_the_broker():
         (NewTopic("a", configs=[("retention.ms", "soon")]), 40),
         (NewTopic("a", configs=[("retention.ms", "-2")]), 40),
         (NewTopic("a", configs=[("segment.bytes", "1"), ("segment_bytes", "100")]), 42),
-        (NewTopic("a", configs=[("cleanup.policy", "compact")]), 44),
+        (NewTopic("__consumer_offsets", 7), 17),
         (NewTopic("a", 1, 2, configs=[("min.insync.replicas", "3")]), 40),
         (NewTopic("a", assignments=[[1], [4]]), 38),
         (NewTopic("a", assignments=[[1, 1]]), 38),
