@@ -98,6 +98,23 @@ class BrokerConfig:
     log_retention_check_interval_ms: int = setting_row(
         5 * MINUTE_MS, "How often old segments are looked for.", MILLISECONDS, at_least=1, at_most=INT64_MAX
     )
+    log_cleaner_enable: bool = setting_row(
+        default=True, doc="Whether topics with cleanup.policy=compact are compacted."
+    )
+    log_cleaner_backoff_ms: int = setting_row(
+        15 * SECOND_MS,
+        "How often partitions that are worth compacting are looked for.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT64_MAX,
+    )
+    log_cleaner_dedupe_buffer_size: int = setting_row(
+        128 * MIB,
+        "Memory for the keys of the partition that is being compacted; what does not fit waits for the next pass.",
+        BYTES,
+        at_least=MIB,
+        at_most=INT64_MAX,
+    )
     log_flush_offset_checkpoint_interval_ms: int = setting_row(
         5 * SECOND_MS, "How often the recovery points are written down.", MILLISECONDS, at_least=1, at_most=INT32_MAX
     )

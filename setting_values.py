@@ -11,7 +11,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Value = int | bool | str
+Value = int | float | bool | str
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
@@ -51,6 +51,8 @@ class Setting(NamedTuple):
             return ", ".join(f"`{choice}`" for choice in self.choices)
         if isinstance(self.default, bool):
             return "`true`, `false`"
+        if isinstance(self.default, float):
+            return "0 to 1"
         if isinstance(self.default, str):
             return "`tcp://HOST:PORT`" if self.is_address else "text"
         low = "" if self.at_least is None else f"{self.at_least} or more"
@@ -58,7 +60,7 @@ class Setting(NamedTuple):
         return ", ".join(part for part in (*map(str, self.also), low, high) if part)
 
 
-_T = TypeVar("_T", int, bool, str)
+_T = TypeVar("_T", int, float, bool, str)
 
 
 def setting_row(default: _T, doc: str, unit: str = "", **known: Any) -> _T:
@@ -105,6 +107,8 @@ def parse(setting: Setting, name: str, value: object) -> Value:
         text = value.strip()
         if isinstance(setting.default, bool):
             value = {"true": True, "false": False}.get(text.lower(), text)
+        elif isinstance(setting.default, float):
+            value = _parse_share(name, text)
         elif isinstance(setting.default, int):
             value = _parse_number(setting, name, text)
         elif setting.choices:
@@ -123,6 +127,14 @@ def _parse_choice(setting: Setting, text: str) -> str:
         return sorted(part.strip().lower() for part in choice.split(","))
 
     return next((choice for choice in setting.choices if parts(choice) == parts(text)), text)
+
+
+def _parse_share(name: str, text: str) -> float:
+    found = _NUMBER.fullmatch(text)
+    if found is None or found[3] or len(text) > _NUMBER_LENGTH_MAX:
+        message = f"{name} is {text[:_NUMBER_LENGTH_MAX]!r}, which is no number like 0.5"
+        raise ConfigError(message)
+    return float(text)
 
 
 def _parse_number(setting: Setting, name: str, text: str) -> int:
@@ -162,6 +174,10 @@ def check(setting: Setting, name: str, value: object) -> Value:
         if isinstance(value, bool):
             return value
         message = f"{name} is {value!r}; it must be true or false"
+    elif isinstance(setting.default, float):
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= 1.0:
+            return float(value)
+        message = f"{name} is {value!r}; it must be a number from 0 to 1"
     elif isinstance(setting.default, int):
         if isinstance(value, int) and not isinstance(value, bool):
             return _check_bounds(setting, name, value)

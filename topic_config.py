@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .errors import ConfigError
 from .setting_values import (
     BYTES,
     DAY_MS,
@@ -40,6 +41,15 @@ class TopicConfig:
         choices=("producer",),
         broker_name="compression.type",
     )
+    delete_retention_ms: int = setting_row(
+        DAY_MS,
+        "With cleanup.policy=compact, how long a deletion (a record whose value is null) stays after it was first "
+        "compacted, so that readers hear of it.",
+        MILLISECONDS,
+        at_least=0,
+        at_most=INT64_MAX,
+        broker_name="log.cleaner.delete.retention.ms",
+    )
     flush: str = setting_row(
         "ack",
         "When records are forced to the disk: before acks=all is answered, every flush.ms, or when the system likes.",
@@ -61,6 +71,14 @@ class TopicConfig:
         at_least=1,
         at_most=INT32_MAX,
         broker_name="log.index.interval.bytes",
+    )
+    max_compaction_lag_ms: int = setting_row(
+        INT64_MAX,
+        "With cleanup.policy=compact, the longest that a record may wait to be compacted, whatever the dirty ratio is.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT64_MAX,
+        broker_name="log.cleaner.max.compaction.lag.ms",
     )
     max_message_bytes: int = setting_row(
         MIB + 12,
@@ -99,6 +117,19 @@ class TopicConfig:
         at_least=0,
         at_most=INT64_MAX,
         broker_name="log.message.timestamp.before.max.ms",
+    )
+    min_cleanable_dirty_ratio: float = setting_row(
+        0.5,
+        "With cleanup.policy=compact, a partition is compacted when this share of its sealed segments is not.",
+        broker_name="log.cleaner.min.cleanable.ratio",
+    )
+    min_compaction_lag_ms: int = setting_row(
+        0,
+        "With cleanup.policy=compact, how long a record stays as it is at least.",
+        MILLISECONDS,
+        at_least=0,
+        at_most=INT64_MAX,
+        broker_name="log.cleaner.min.compaction.lag.ms",
     )
     min_insync_replicas: int = setting_row(
         1,
@@ -149,11 +180,22 @@ class TopicConfig:
         """Hold every value against the table."""
         for setting in TOPIC_SETTINGS:
             check(setting, setting.name, getattr(self, setting.attribute))
+        if self.min_compaction_lag_ms > self.max_compaction_lag_ms:
+            message = (
+                f"min.compaction.lag.ms is {self.min_compaction_lag_ms} ms, more than max.compaction.lag.ms, which is "
+                f"{self.max_compaction_lag_ms} ms: lower the first, or raise the second"
+            )
+            raise ConfigError(message)
 
     @property
     def is_compacted(self) -> bool:
         """Whether each record needs a key, by which the log is compacted."""
         return "compact" in self.cleanup_policy
+
+    @property
+    def roll_ms(self) -> int:
+        """How old a segment's first record may get before the next segment begins: only sealed ones are compacted."""
+        return min(self.segment_ms, self.max_compaction_lag_ms) if self.is_compacted else self.segment_ms
 
     @property
     def deletes_old_segments(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from ..transport.messages import PartitionDirInfo
+
 if TYPE_CHECKING:
     from ..log.partition_log import PartitionLog
     from .context import NodeContext
@@ -23,6 +25,24 @@ def report_recovery(name: str, log: PartitionLog) -> None:
         why = "; ".join(report.reasons) or "the last stop was not clean"
         figures = (name, report.scanned_bytes, report.truncated_bytes, rebuilt, why)
         logger.log(level, "recovered %s: scanned %d bytes, cut off %d, rebuilt %s: %s", *figures)
+
+
+def dir_info(
+    topic: str, partition: int, log: PartitionLog | None, high_watermark: int, offline: str
+) -> PartitionDirInfo:
+    """Describe a partition's log; None: it is not open, and offline says why."""
+    if log is None:
+        return PartitionDirInfo(topic, partition, 0, -1, -1, -1, 0, offline)
+    return PartitionDirInfo(
+        topic,
+        partition,
+        log.size_bytes,
+        log.log_start_offset,
+        high_watermark,
+        log.log_end_offset,
+        log.segments_count,
+        None if log.damage is None else str(log.damage),
+    )
 
 
 def remove_later(context: NodeContext, name: str) -> None:

@@ -51,9 +51,11 @@ from .commands import (
     Watch,
     tell_back,
 )
+from .context import LOG_KEEPER
 from .flush_pool import attempt
 from .leader_checks import check_in_sync, check_leader_epoch, offset_for
-from .log_care import remove_later, report_recovery
+from .leader_cleaner import Clean, Cleaned, CleanOn, LeaderCleaner
+from .log_care import dir_info, remove_later, report_recovery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +99,7 @@ class PartitionLeader(ReactorActor):
         self._staged: deque[tuple[Append, BatchHeader]] = deque()
         self._waiting: deque[_Waiting] = deque()
         self._watches: dict[tuple[Any, int], Watch] = {}
+        self._cleaner = LeaderCleaner(context, self.reactor, self.name, self.address)
         self._flush: FlushJob | None = None
         self._flush_wanted = False
         self._flush_timer: Timer | None = None
@@ -162,6 +165,10 @@ class PartitionLeader(ReactorActor):
                 self._watches.pop((message.call, message.index), None)
             case Reconfigure():
                 self._reconfigure(message)
+            case CleanOn():
+                self._cleaner.go_on()
+            case Clean():
+                self._cleaner.begin(self._log, self._high_watermark)
             case Maintain():
                 self._maintain()
             case Checkpoint() if self._log is None:
@@ -377,19 +384,7 @@ class PartitionLeader(ReactorActor):
         return PartitionEpochEnd(self.topic, self.partition, 0, None, *found)
 
     def _describe(self, _: DescribeDir) -> PartitionDirInfo:
-        log = self._log
-        if log is None:
-            return PartitionDirInfo(self.topic, self.partition, 0, -1, -1, -1, 0, self._offline)
-        return PartitionDirInfo(
-            self.topic,
-            self.partition,
-            log.size_bytes,
-            log.log_start_offset,
-            self._high_watermark,
-            log.log_end_offset,
-            log.segments_count,
-            None if log.damage is None else str(log.damage),
-        )
+        return dir_info(self.topic, self.partition, self._log, self._high_watermark, self._offline)
 
     # ---- upkeep
 
@@ -482,6 +477,7 @@ class PartitionLeader(ReactorActor):
     def _give_up(self, error: BrokerError) -> None:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
+        self._cleaner.end()
         commands = [command for command, _ in self._staged] + [waiting.command for waiting in self._waiting]
         self._staged.clear()
         self._waiting.clear()
@@ -491,6 +487,8 @@ class PartitionLeader(ReactorActor):
                 tell_back(message.reply_to, Refusal(message.call, message.index, error))
             elif isinstance(message, Watch):
                 tell_back(message.reply_to, Readable(message.call, message.index))
+            elif isinstance(message, Clean):
+                self.reactor.tell(LOG_KEEPER, Cleaned(self.address))
             elif isinstance(message, Retire):
                 self._retire_to = message.reply_to
         self._handling = None

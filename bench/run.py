@@ -22,7 +22,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from rows import calibration, consume, latency, memory, produce, recovery, startup
+from rows import (
+    calibration,
+    commits,
+    compaction,
+    consume,
+    latency,
+    memory,
+    produce,
+    queues,
+    rebalance,
+    recovery,
+    startup,
+)
 from rows.broker import BrokerUnderTest
 from rows.report import Outcome, as_json, as_table, surroundings
 from rows.row import Bench, SkipRowError
@@ -36,10 +48,14 @@ ROWS: tuple[Row, ...] = (
     *calibration.ROWS,
     *startup.ROWS,
     *recovery.ROWS,
+    *compaction.ROWS,
     *memory.ROWS,
     *produce.ROWS,
     *consume.ROWS,
     *latency.ROWS,
+    *queues.ROWS,
+    *rebalance.ROWS,
+    *commits.ROWS,
 )
 ROUNDS = 5
 QUICK_ROUNDS = 2

@@ -214,6 +214,46 @@ def make_batch(
     return b"".join((_BEFORE_CRC.pack(base_offset, length, leader_epoch, MAGIC, crc), covered, records))
 
 
+def rebuilt_batch(
+    header: BatchHeader,
+    records: bytes,
+    *,
+    records_count: int,
+    attributes: int,
+    base_timestamp: int,
+    max_timestamp: int,
+) -> bytes:
+    """A batch with other records in the place of one: it keeps offsets, leader epoch, and producer's numbers."""
+    covered = _AFTER_CRC.pack(
+        *(attributes, header.last_offset_delta, base_timestamp, max_timestamp),
+        *(header.producer_id, header.producer_epoch, header.base_sequence, records_count),
+    )
+    length = HEADER_SIZE - LENGTH_OVERHEAD + len(records)
+    crc = crc32c(records, crc32c(covered))
+    return b"".join((_BEFORE_CRC.pack(header.base_offset, length, header.leader_epoch, MAGIC, crc), covered, records))
+
+
+def emptied_batch(header: BatchHeader) -> bytes:
+    """What is left of a batch without its records: its offsets and its producer's sequence numbers."""
+    return rebuilt_batch(
+        header,
+        b"",
+        records_count=0,
+        attributes=header.attributes & (TIMESTAMP_TYPE_BIT | TRANSACTIONAL_BIT | CONTROL_BIT),
+        base_timestamp=NO_TIMESTAMP,
+        max_timestamp=header.max_timestamp,
+    )
+
+
+def gap_batch(base_offset: int, next_offset: int, leader_epoch: int) -> bytes:
+    """An empty batch that stands for a stretch of offsets whose records are gone."""
+    assert base_offset < next_offset, (base_offset, next_offset)
+    covered = _AFTER_CRC.pack(
+        *(0, next_offset - base_offset - 1, NO_TIMESTAMP, NO_TIMESTAMP, NO_PRODUCER_ID, NO_EPOCH, NO_SEQUENCE, 0)
+    )
+    return _BEFORE_CRC.pack(base_offset, HEADER_SIZE - LENGTH_OVERHEAD, leader_epoch, MAGIC, crc32c(covered)) + covered
+
+
 def make_attributes(*, compression: int = 0, transactional: bool = False, control: bool = False) -> int:
     """Combine what a producer says of a batch into its attributes."""
     return compression | (TRANSACTIONAL_BIT if transactional else 0) | (CONTROL_BIT if control else 0)

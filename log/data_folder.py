@@ -1,8 +1,9 @@
 """A node's data folder: whose it is, who holds it, how far each log in it was flushed, and whether it was left cleanly.
 
 Files, in Kafka's formats: ``.lock`` (held by the process that uses the folder), ``meta.properties`` (cluster and node),
-``recovery-point-offset-checkpoint`` and ``log-start-offset-checkpoint`` (one line a partition), and
-``.kafka_cleanshutdown``, there only while no process uses the folder and the last one closed everything.
+``recovery-point-offset-checkpoint``, ``log-start-offset-checkpoint`` and ``cleaner-offset-checkpoint`` (one line a
+partition), and ``.kafka_cleanshutdown``, there only while no process uses the folder and the last one closed
+everything.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ META_NAME = "meta.properties"
 CLEAN_NAME = ".kafka_cleanshutdown"
 RECOVERY_POINTS_NAME = "recovery-point-offset-checkpoint"
 LOG_STARTS_NAME = "log-start-offset-checkpoint"
+FIRST_DIRTY_NAME = "cleaner-offset-checkpoint"
+"""Up to where each compacted log is compacted; an entry that is missing costs a pass over the whole log."""
 META_VERSION = "1"
 TOPIC_ID_NAME = "partition.metadata"
 """In each log's folder: whose it is, in Kafka's format."""
@@ -68,6 +71,8 @@ class DataFolder:
         """One sentence for each thing that was wrong and could be made good."""
         self._recovery_points: dict[str, int] = {}
         self._log_starts: dict[str, int] = {}
+        self._first_dirty: dict[str, int] = {}
+        self._has_first_dirty = False
         self._logs: dict[str, PartitionLog] = {}
         self._lost: set[str] = set()
         """Logs whose recovery point is not known, until they are opened."""
@@ -157,6 +162,9 @@ class DataFolder:
             self._lost = set(self.partition_folders())
         self._recovery_points = points or {}
         self._log_starts = self._read_checkpoint(LOG_STARTS_NAME) or {}
+        self._has_first_dirty = self._disk.exists(self._file(FIRST_DIRTY_NAME))
+        if self._has_first_dirty:
+            self._first_dirty = self._read_checkpoint(FIRST_DIRTY_NAME) or {}
         if self._disk.exists(clean):
             self.was_clean = True
             self._disk.remove(clean)
@@ -208,6 +216,7 @@ class DataFolder:
         except OSError as error:
             message = f"could not open the log in {self._file(name)}: {error.strerror or error}"
             raise StorageError(message) from error
+        log.first_dirty_offset = min(self._first_dirty.get(name, 0), log.recovery_point)
         log.before_cut = self.write_checkpoints
         self._logs[name] = log
         self._lost.discard(name)
@@ -236,8 +245,8 @@ class DataFolder:
         log = self._logs.pop(name, None)
         if log is not None:
             log.abandon()
-        self._log_starts.pop(name, None)
-        self._recovery_points.pop(name, None)
+        for offsets in (self._log_starts, self._recovery_points, self._first_dirty):
+            offsets.pop(name, None)
         self._lost.discard(name)
         if not self._disk.exists(self._file(name)):
             return _nothing
@@ -254,8 +263,8 @@ class DataFolder:
             number += 1
         self._disk.rename(self._file(name), self._file(aside))
         self._disk.sync_folder(self.path)
-        self._log_starts.pop(name, None)
-        self._recovery_points.pop(name, None)
+        for offsets in (self._log_starts, self._recovery_points, self._first_dirty):
+            offsets.pop(name, None)
         return aside
 
     def close_log(self, name: str) -> None:
@@ -268,6 +277,8 @@ class DataFolder:
     def _note(self, name: str, log: PartitionLog) -> None:
         self._recovery_points[name] = log.recovery_point
         self._log_starts[name] = log.log_start_offset
+        if log.first_dirty_offset or name in self._first_dirty:
+            self._first_dirty[name] = log.first_dirty_offset
 
     def abandon_log(self, name: str) -> None:
         """Close one log as a crash would, so that it can be opened again; nothing if it is not open."""
@@ -295,6 +306,9 @@ class DataFolder:
         files = [(LOG_STARTS_NAME, encode_offsets(self._log_starts))]
         if not self._lost:
             files.append((RECOVERY_POINTS_NAME, encode_offsets(self._recovery_points)))
+        if self._first_dirty or self._has_first_dirty:
+            self._has_first_dirty = True
+            files.append((FIRST_DIRTY_NAME, encode_offsets(self._first_dirty)))
         self._checkpoints_taken += 1
         number = self._checkpoints_taken
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from .batch import COMPRESSION_NAMES, HEADER_SIZE, BatchHeader, computed_crc
-from .recovery import base_offset_of, base_offsets
+from .leftovers import base_offset_of, base_offsets
 from .scan import HEADER, SCAN_CHUNK_BYTES, BadBatchError, check_header, walk
 from .segment import LOG_SUFFIX, segment_path
 

@@ -7,7 +7,8 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from .flush import FlushJob
-from .recovery import EPOCHS_NAME, Damage, Recovery, RecoveryReport, base_offsets
+from .leftovers import base_offsets
+from .recovery import EPOCHS_NAME, Damage, Recovery, RecoveryReport
 from .segment import SNAPSHOT_SUFFIX, Segment, segment_path
 from .staging import storage_error
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..settings import TopicConfig
+    from .cleaning import Cleaning
     from .disk import Disk
     from .epoch_cache import EpochCache
     from .producer_state import ProducerStates
@@ -55,6 +57,10 @@ class LogState:
         self._unsaved: list[Segment] = [segment for segment in self._segments[:-1] if segment.rebuilt_reason]
         self._saved_end = -1
         self._closed = False
+        self.first_dirty_offset = 0
+        """Below it the log is compacted."""
+        self.cleaning: Cleaning | None = None
+        """The pass of compaction that is under way."""
         self.before_cut: Callable[[], None] | None = None
         """Called when recovery point or log start have changed in a way that must be durable before files go."""
 
@@ -155,6 +161,23 @@ class LogState:
             segment.release()
             self._open_sealed.remove(segment)
 
+    def _forget(self, segment: Segment) -> None:
+        """A segment is about to go."""
+        for segments in (self._unflushed, self._unsaved, self._open_sealed):
+            if segment in segments:
+                segments.remove(segment)
+
+    def abort_cleaning(self) -> None:
+        """End the pass of compaction that is under way, before segments change. OSError, and failed, if that failed."""
+        cleaning, self.cleaning = self.cleaning, None
+        if cleaning is None:
+            return
+        try:
+            cleaning.abort()
+        except OSError as error:
+            self.fail(f"compaction could not be ended: {error}")
+            raise
+
     # Snapshots of the producers' state
 
     def _write_snapshot(self) -> None:
@@ -235,7 +258,14 @@ class LogState:
     def fail(self, reason: str) -> None:
         """Take no more appends: a flush failed, and what is on the medium is unknown until recovery has looked."""
         self.failure = self.failure or reason
+        self._abandon_cleaning()
         self._cancel_flush()
+
+    def _abandon_cleaning(self) -> None:
+        """The next start clears up."""
+        if self.cleaning is not None:
+            self.cleaning.abandon()
+            self.cleaning = None
 
     def _cancel_flush(self) -> None:
         """Forget the job under way: what it has not written yet, it shall not write over what comes after."""
@@ -264,6 +294,7 @@ class LogState:
         if self._closed:
             return
         try:
+            self.abort_cleaning()
             if not self.refusal():
                 self._cancel_flush()  # whatever it has still to do, this one does too
                 job = self.start_flush()
@@ -285,6 +316,7 @@ class LogState:
     def abandon(self) -> None:
         """Give the files back and save nothing: the log is deleted, or has failed."""
         self._closed = True
+        self._abandon_cleaning()
         self._cancel_flush()
         for segment in self._segments:
             segment.release()

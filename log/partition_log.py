@@ -12,9 +12,9 @@ from ..errors import (
     RecordListTooLargeError,
     StorageError,
 )
+from .compacting_log import CompactingLog
 from .index import MAX_RELATIVE_OFFSET
-from .log_state import LogState
-from .recovery import Damage, Recovery
+from .recovery import Recovery
 from .retention import expired_segments
 from .scan import BadBatchError, header_at
 from .segment import Segment
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .disk import Disk
 
 
-class PartitionLog(LogState):
+class PartitionLog(CompactingLog):
     """Made by ``open``. Offsets from ``log_start_offset`` up to, not including, ``log_end_offset`` can be read."""
 
     @classmethod
@@ -172,7 +172,7 @@ class PartitionLog(LogState):
         first = active.first_timestamp if active.size else stage.batches[0][2]
         return (
             size + header.size > self.config.segment_bytes
-            or (first >= 0 and timestamp - first > self.config.segment_ms)
+            or (first >= 0 and timestamp - first > self.config.roll_ms)
             or stage.next_offset + header.last_offset_delta - active.base_offset > MAX_RELATIVE_OFFSET
         )
 
@@ -212,16 +212,9 @@ class PartitionLog(LogState):
         try:
             return segment.read(offset, max_bytes, end)
         except BadBatchError as error:
-            raise self._found_damage(segment, error) from error
+            raise self.found_damage(segment, error) from error
         except OSError as error:
             raise storage_error(segment.path, error, "read") from error
-
-    def _found_damage(self, segment: Segment, error: BadBatchError) -> CorruptMessageError:
-        """Note damage that a read has met."""
-        found = Damage(max(error.offset, segment.base_offset), error.position, segment.path, error.reason)
-        if self.damage is None or found.offset < self.damage.offset:
-            self.damage = found
-        return CorruptMessageError(str(self.damage))
 
     def offset_for_timestamp(self, timestamp: int) -> FoundOffset | None:
         """The first record whose timestamp is at least this one; None if there is none."""
@@ -245,7 +238,7 @@ class PartitionLog(LogState):
                 segment, timestamp, self.log_start_offset, decompressed_max=self.config.max_decompressed_bytes
             )
         except BadBatchError as error:
-            raise self._found_damage(segment, error) from error
+            raise self.found_damage(segment, error) from error
         except OSError as error:
             raise storage_error(segment.path, error, "read") from error
 
@@ -270,6 +263,7 @@ class PartitionLog(LogState):
             offset = min(offset, self.damage.offset)
         elif offset >= self.log_end_offset:
             return
+        self.abort_cleaning()
         segment = self._segment_at(offset)
         if offset < self._bases[0] or (segment.sealed and segment.next_offset <= self.log_start_offset):
             self._start_anew(offset)
@@ -278,6 +272,7 @@ class PartitionLog(LogState):
         # Before a cut what is about to go is durably no longer promised, so that a crash halfway leaves a log that is
         # shorter, not one that is damaged. The recovery point first: it may be below the log start.
         self.recovery_point = min(self.recovery_point, end)
+        self.first_dirty_offset = min(self.first_dirty_offset, end)
         self._announce_cut()
         if end < self.log_start_offset:
             self.log_start_offset = end
@@ -325,7 +320,9 @@ class PartitionLog(LogState):
     def _start_anew(self, offset: int) -> None:
         # The log start stays until the old segments are durably gone: those below it, whose removal a crash may have
         # taken back, must not come to life again.
+        self.abort_cleaning()
         self.recovery_point = min(self._bases[0], offset)
+        self.first_dirty_offset = min(self.first_dirty_offset, self.recovery_point)
         self._announce_cut()
         self.damage = None
         for segment in reversed(self._segments):
@@ -339,12 +336,6 @@ class PartitionLog(LogState):
         self._epochs.clear()
         self._after_cut(offset)
         self._announce_cut()
-
-    def _forget(self, segment: Segment) -> None:
-        """A segment is about to go."""
-        for segments in (self._unflushed, self._unsaved, self._open_sealed):
-            if segment in segments:
-                segments.remove(segment)
 
     def _announce_cut(self) -> None:
         if self.before_cut is not None:
@@ -404,6 +395,7 @@ class PartitionLog(LogState):
         """Remove so many of the oldest segments; if that is all of them a new one is begun first."""
         if not count:
             return
+        self.abort_cleaning()
         before = self.log_start_offset, self.recovery_point
         try:
             if count == len(self._segments):
@@ -435,7 +427,7 @@ class PartitionLog(LogState):
         active = self._active
         if self.refusal() or not active.size or active.first_timestamp < 0:
             return False
-        if now_ms - active.first_timestamp <= self.config.segment_ms:
+        if now_ms - active.first_timestamp <= self.config.roll_ms:
             return False
         self._roll()
         return True

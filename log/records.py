@@ -23,6 +23,7 @@ from . import compression as codecs
 from . import plain_records
 from .batch import (
     COMPRESSION_MASK,
+    DELETE_HORIZON_BIT,
     HEADER,
     HEADER_SIZE,
     MAGIC,
@@ -158,7 +159,10 @@ def decode_records(header: BatchHeader, data: Buffer) -> list[Record]:
     if header.base_timestamp < 0:
         # The compiled record says None where it has no timestamp; a batch of such records is rare.
         return plain_records.decode_records(header, bytes(data))
-    return parse(header, data, base_offset=header.base_offset)
+    records = parse(header, data, base_offset=header.base_offset)
+    if header.attributes & DELETE_HORIZON_BIT and any(record.timestamp is None for record in records):
+        return plain_records.decode_records(header, bytes(data))
+    return records
 
 
 def parse(header: BatchHeader, data: Buffer, *, base_offset: int) -> list[Record]:

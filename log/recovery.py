@@ -16,10 +16,10 @@ from .batch import HEADER_SIZE, MAGIC
 from .checkpoints import CheckpointFormatError
 from .epoch_cache import EpochCache
 from .index import IndexFormatError
+from .leftovers import base_offsets, remove_leftovers
 from .producer_state import ProducerStates, SnapshotFormatError
 from .scan import BadBatchError, header_at, walk
 from .segment import (
-    DELETED_SUFFIX,
     INDEX_SUFFIX,
     LOG_SUFFIX,
     SNAPSHOT_SUFFIX,
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
     from .disk import Disk
 
 EPOCHS_NAME = "leader-epoch-checkpoint"
-LEFTOVER_SUFFIXES = (".tmp", ".cleaned", ".swap", DELETED_SUFFIX)
 RESYNC_BYTES_MAX = 16 << 20
 RESYNC_TRIES_MAX = 100_000
-_NAME_DIGITS = 20
 
 
 @dataclass
@@ -51,7 +49,7 @@ class RecoveryReport:
     rebuilt: list[str] = field(default_factory=list)
     """Paths of the files that were missing or wrong and were made anew."""
     removed: list[str] = field(default_factory=list)
-    """Paths of the left-over temporary files that were removed."""
+    """Paths of the left-over files that were removed."""
     reasons: list[str] = field(default_factory=list)
     """One sentence for each thing that was not as a clean shutdown leaves it."""
 
@@ -67,17 +65,6 @@ class Damage:
 
     def __str__(self) -> str:
         return f"the log is damaged at offset {self.offset} ({self.path}, position {self.position}): {self.reason}"
-
-
-def base_offset_of(name: str, suffix: str) -> int | None:
-    """The offset in a file name of this suffix; None if it is no such name."""
-    stem = name.removesuffix(suffix)
-    return int(stem) if name.endswith(suffix) and len(stem) == _NAME_DIGITS and stem.isdecimal() else None
-
-
-def base_offsets(names: list[str], suffix: str) -> list[int]:
-    """The offsets of all files of this suffix, in order."""
-    return sorted(base for name in names if (base := base_offset_of(name, suffix)) is not None)
 
 
 class Recovery:
@@ -102,7 +89,7 @@ class Recovery:
         counts as torn only if nothing valid follows it.
         """
         self._log_start_offset = log_start_offset
-        names = self._remove_leftovers(self._disk.list(self._folder))
+        names = remove_leftovers(self._disk, self._folder, self._disk.list(self._folder), self.report.removed)
         bases = base_offsets(names, LOG_SUFFIX)
         if not bases:
             self._start_empty(log_start_offset, recovery_point or 0)
@@ -116,19 +103,6 @@ class Recovery:
         else:
             self._open_unclean(names, recovery_point)
         self._finish(recovery_point or 0, names)
-
-    def _remove_leftovers(self, names: list[str]) -> list[str]:
-        kept = []
-        logs = set(base_offsets(names, LOG_SUFFIX))
-        for name in names:
-            base = base_offset_of(name, INDEX_SUFFIX)
-            base = base_offset_of(name, TIME_INDEX_SUFFIX) if base is None else base
-            if name.endswith(LEFTOVER_SUFFIXES) or (base is not None and base not in logs):
-                self._disk.remove(f"{self._folder}/{name}")
-                self.report.removed.append(f"{self._folder}/{name}")
-            else:
-                kept.append(name)
-        return kept
 
     def _start_empty(self, log_start_offset: int, recovery_point: int) -> None:
         segment = Segment.create(self._disk, self._folder, log_start_offset, index_interval_bytes=self._interval)

@@ -250,7 +250,8 @@ class Segment:
     def note(self, position: int, header: BatchHeader) -> None:
         """Take a batch that is in the file into the indexes."""
         size = header.batch_length + LENGTH_OVERHEAD
-        self.note_values(position, size, header.base_offset + header.last_offset_delta, header.max_timestamp)
+        timestamp = header.max_timestamp if header.records_count else NO_TIMESTAMP
+        self.note_values(position, size, header.base_offset + header.last_offset_delta, timestamp)
 
     def note_values(self, position: int, size: int, last_offset: int, max_timestamp: int) -> None:
         """As ``note``, from the values alone."""

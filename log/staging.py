@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CorruptMessageError, StorageError
-from .batch import HEADER_SIZE, BatchHeader, computed_crc, read_header, stamp_append_time, stamped_prefix
+from .batch import HEADER_SIZE, NO_TIMESTAMP, BatchHeader, computed_crc, read_header, stamp_append_time, stamped_prefix
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -67,7 +67,7 @@ class Stage:
 
     def _note(self, header: BatchHeader, base: int, timestamp: int) -> None:
         last_offset = base + header.last_offset_delta
-        self.batches.append((header.size, last_offset, timestamp))
+        self.batches.append((header.size, last_offset, timestamp if header.records_count else NO_TIMESTAMP))
         self.size += header.size
         self.next_offset = last_offset + 1
         if header.has_producer_id:

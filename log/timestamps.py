@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CorruptMessageError
-from .batch import DELETE_HORIZON_BIT, HEADER_SIZE, TIMESTAMP_TYPE_BIT
+from .batch import HEADER_SIZE
 from .compression import decompress
 from .scan import walk
 
@@ -41,22 +41,20 @@ def first_at_or_after(
 
 def record_timestamps(batch: bytes, header: BatchHeader, decompressed_max: int) -> Iterator[tuple[int, int]]:
     """(offset, timestamp) of each record of a batch, without its keys and values."""
-    if header.attributes & TIMESTAMP_TYPE_BIT:
-        yield header.base_offset, header.max_timestamp
+    if not header.records_count:
         return
     data = memoryview(batch)[HEADER_SIZE:]
     if header.compression:
         data = memoryview(decompress(header.compression, data, decompressed_max))
     base = header.base_timestamp
-    if header.attributes & DELETE_HORIZON_BIT:
-        base = 0
     position = 0
     try:
         for _ in range(header.records_count):
             length, start = _varint(data, position)
             timestamp_delta, after = _varint(data, start + 1)
             offset_delta, _ = _varint(data, after)
-            yield header.base_offset + offset_delta, base + timestamp_delta
+            timestamp = header.max_timestamp if header.is_append_time else base + timestamp_delta
+            yield header.base_offset + offset_delta, timestamp
             position = start + length
     except IndexError as error:
         message = f"the batch at offset {header.base_offset} ends within a record"

@@ -59,6 +59,34 @@ def follow(servers: str, topic: str, count: str) -> None:
     print(json.dumps(taken))
 
 
+def work_off(servers: str, topic: str, group: str, mode: str, share: str) -> None:
+    """Receive from a queue and acknowledge, until nothing is left; waits for a word before it begins."""
+    from zmqbroker import ShareConsumer  # noqa: PLC0415
+
+    taken, first, last = 0, 0.0, 0.0
+    with ShareConsumer(
+        topic, bootstrap_servers=servers, group_id=group, acknowledgement_mode=mode, max_poll_records=5_000
+    ) as consumer:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        cpu = time.process_time()
+        while True:
+            records = consumer.poll(timeout_ms=1_000)
+            if not records:
+                break
+            first = first or time.perf_counter()
+            if mode == "explicit":
+                for record in records:
+                    consumer.acknowledge(record)
+            taken += len(records)
+            last = time.perf_counter()
+            if taken >= int(share):  # perhaps the end: from here on what is measured has to be durable
+                consumer.commit()
+                last = time.perf_counter()
+        cpu = time.process_time() - cpu
+    print(json.dumps({"taken": taken, "first": first, "last": last, "cpu": cpu}))
+
+
 if __name__ == "__main__":
     sys.path.insert(0, __file__.rpartition("/rows/")[0])
-    {"embedded": embedded, "echo": echo, "follow": follow}[sys.argv[1]](*sys.argv[2:])
+    {"embedded": embedded, "echo": echo, "follow": follow, "work_off": work_off}[sys.argv[1]](*sys.argv[2:])
