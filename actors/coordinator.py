@@ -13,12 +13,18 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ..errors import BrokerError, CoordinatorNotAvailableError, ZmqBrokerError, error_for
+from ..errors import (
+    BrokerError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    ZmqBrokerError,
+    error_for,
+)
 from ..log.batch import read_header
 from ..log.plain_records import decode_batch, encode_batch
 from ..transport.messages import ACKS_ALL, PartitionDirInfo, PartitionFetched, PartitionProduced
 from .actor import ReactorActor
-from .commands import Answer, Append, Command, DescribeDir, Message, Read, Refusal, tell_back
+from .commands import Answer, Append, Command, DescribeDir, EndWait, Message, Read, Refusal, tell_back
 from .context import partition_address
 
 if TYPE_CHECKING:
@@ -66,9 +72,12 @@ class Coordinator(ReactorActor):
         self._load_end = -1
         self._load_offset = 0
         self._parked: deque[Command] = deque()
+        self._noticed: deque[Any] = deque()
         self._staged: list[tuple[int, bytes | None, bytes | None, tuple[()]]] = []
         self._appends = 0
         self._committed = 0
+        self._in_flight: deque[int] = deque()
+        """Records of each batch that is not yet committed."""
         self._outgoing: deque[_Outgoing] = deque()
         self._timer: Timer | None = None
 
@@ -90,14 +99,14 @@ class Coordinator(ReactorActor):
         raise NotImplementedError
 
     def notice(self, message: Any) -> None:
-        """Take a message that needs no answer; only while loaded."""
+        """Take a message that needs no answer; those that come while the log is read are kept until it is."""
         assert False, f"{self} got {message!r}"  # noqa: B011, PT015 - nobody sends it anything else
 
     def tick(self, now_ms: float) -> None:
         """An alarm went off (monotonic ms)."""
 
-    def committed(self, base_offset: int) -> None:
-        """A batch of this coordinator's records is committed, and begins at this offset."""
+    def committed(self, base_offset: int, last_offset: int) -> None:
+        """A batch of this coordinator's records is committed, at these offsets."""
 
     # ---- what a subclass uses
 
@@ -171,9 +180,19 @@ class Coordinator(ReactorActor):
                     self._parked.append(message)
                 else:
                     self._handle(message)
+            case EndWait() if self._loading:
+                self._end_parked(message)
+            case _ if self._loading:
+                self._noticed.append(message)
             case _:
-                if not self._loading:
-                    self.notice(message)
+                self.notice(message)
+
+    def _end_parked(self, message: EndWait) -> None:
+        """Refuse a command that was not begun and whose client waits no longer."""
+        for command in [command for command in self._parked if command.call is message.call]:
+            self._parked.remove(command)
+            why = f"the coordinator of {self.name} was still reading its log: try again"
+            tell_back(command.reply_to, Refusal(command.call, command.index, CoordinatorLoadInProgressError(why)))
 
     def _handle(self, command: Command) -> None:
         try:
@@ -208,6 +227,7 @@ class Coordinator(ReactorActor):
         for position, chunk in enumerate(chunks):
             index = self._appends if position == len(chunks) - 1 else 0
             call = ("append", self._load_id)
+            self._in_flight.append(len(chunk))
             leader.tell(Append(self.actor_ref, call, index, encode_batch(chunk), ACKS_ALL, -1))
 
     def _appended(self, answer: Answer) -> None:
@@ -216,7 +236,7 @@ class Coordinator(ReactorActor):
         if body.error_code:
             self._start_over(error_for(body.error_code, body.error_message))
             return
-        self.committed(body.base_offset)
+        self.committed(body.base_offset, body.base_offset + self._in_flight.popleft() - 1)
         if answer.index == 0:
             return
         assert answer.index == self._committed + 1, f"{self.name}: append {answer.index} after {self._committed}"
@@ -241,6 +261,7 @@ class Coordinator(ReactorActor):
 
     def _give_up(self, why: str) -> None:
         self._staged.clear()
+        self._in_flight.clear()
         outgoing, self._outgoing = self._outgoing, deque()
         for _, to, message in outgoing:
             if isinstance(message, Answer | Refusal):
@@ -309,6 +330,8 @@ class Coordinator(ReactorActor):
             return
         self._loading = False
         self.loaded()
+        while self._noticed and not self._loading:
+            self.notice(self._noticed.popleft())
         while self._parked and not self._loading:
             self._handle(self._parked.popleft())
         if self._staged:

@@ -176,6 +176,11 @@ class ShareFetchCall(ShareCall):
         assert isinstance(request, s.ShareFetchRequest)
         return float(min(request.max_wait_ms, self.session.context.config.max_fetch_wait_ms)) + _GRACE_MS
 
+    def on_deadline(self) -> None:
+        """Have the wait ended, and wait for the answer: what is leased with it must reach the client."""
+        self.deadline_ms = self.session.context.clock.monotonic_ms() + _GRACE_MS
+        self.end_wait()
+
 
 class ManyGroupsCall(GatherCall):
     """A request of several groups: one command, and one entry of the reply, for each."""

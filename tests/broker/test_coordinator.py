@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import queue
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from zmqbroker.actors.actor import ReactorActor
-from zmqbroker.actors.commands import Answer, Command, Maintain, Refusal
+from zmqbroker.actors.commands import Answer, Command, EndWait, Maintain, Refusal, TopicGone
 from zmqbroker.actors.context import coordinator_address, partition_address
 from zmqbroker.actors.coordinator import Coordinator
 from zmqbroker.actors.partition_leader import PartitionLeader
@@ -35,6 +35,10 @@ class Register(Coordinator):
 
     TOPIC = TOPIC
     alarms = 0
+    noticed: ClassVar[list[Any]] = []
+
+    def notice(self, message: Any) -> None:
+        self.noticed.append(message)
 
     def forget(self) -> None:
         self.state: dict[bytes, bytes | None] = {}
@@ -195,3 +199,20 @@ def test_an_alarm_wakes_the_coordinator(make_register, eventually):
     Register.alarms = 0
     make_register()
     eventually(lambda: Register.alarms == 1, "the alarm")
+
+
+def test_what_comes_while_the_log_is_read_waits_or_is_taken_back(make_register, faults):
+    register = make_register()
+    register.ask(Put, b"a", b"1")
+    faults.full_for = f"/{TOPIC}-0/"
+    assert register.ask(Put, b"a", b"2").name == "COORDINATOR_NOT_AVAILABLE"
+    faults.full_for = ""
+    notice, gone, get = TopicGone("t", "id"), register.send(Get, b"a"), register.send(Get, b"a")
+    address = coordinator_address(TOPIC, 0)
+    register.tell(address, notice)
+    register.tell(address, EndWait(gone))
+    refusal = register.heard.get(timeout=20)
+    assert (refusal.call, refusal.error.name) == (gone, "COORDINATOR_LOAD_IN_PROGRESS")
+    answer = register.heard.get(timeout=20)
+    assert (answer.call, answer.body.value) == (get, b"1")
+    assert Register.noticed == [notice]

@@ -34,7 +34,8 @@ OFFSETS, STATE = "__consumer_offsets", "__share_group_state"
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("", 0), ("a", 97), ("hello", 99162322), ("polygenelubricants", -(2**31)), ("𝔘", 1772419)]
+    ("text", "expected"),
+    [("", 0), ("a", 97), ("hello", 99162322), ("polygenelubricants", -(2**31)), ("\U0001d518", 1772419)],
 )
 def test_the_hash_is_javas(text, expected):
     assert java_hash(text) == expected
