@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from .setting_values import (
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 NO_DEAD_LETTER_TOPIC = "none"
 """As the name of the dead-letter topic: records that are given up are dropped, on purpose."""
+
+_NO_TOPIC_CHARACTER = re.compile(r"[^a-zA-Z0-9._-]")
+_ID_MAX = 245
+"""Letters of a group id that a topic name of 249 has room for."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,16 @@ class GroupConfig:
     def dead_letter_topic(self, group: str) -> str | None:
         """The name of the group's dead-letter topic; None: it has none."""
         name = self.errors_deadletterqueue_topic_name
-        return None if name == NO_DEAD_LETTER_TOPIC else name or f"dlq.{group}"
+        return None if name == NO_DEAD_LETTER_TOPIC else name or _default_dead_letter_topic(group)
+
+
+def _default_dead_letter_topic(group: str) -> str:
+    """``dlq.GROUP``; a group id takes what a topic name does not, and then a hash keeps two ids apart."""
+    plain = _NO_TOPIC_CHARACTER.sub("_", group)
+    if plain == group and len(group) <= _ID_MAX:
+        return f"dlq.{group}"
+    digest = blake2b(group.encode(errors="surrogatepass"), digest_size=4).hexdigest()
+    return f"dlq.{plain[: _ID_MAX - 1 - len(digest)]}-{digest}"
 
 
 def group_setting(name: str) -> Setting:

@@ -8,19 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 from ..quorum.image import METADATA_TOPIC
 from ..transport.config_messages import TOPIC_RESOURCE
+from ..transport.internal_topics import INTERNAL_TOPICS
 from .actor import ReactorActor
-from .commands import AllStarted, ImageCommitted, Reconfigure, Retire, Retired
-from .context import METADATA_KEEPER, partition_address
+from .commands import AllStarted, ImageCommitted, Reconfigure, Retire, Retired, TopicGone
+from .context import METADATA_KEEPER, coordinator_address, partition_address
+from .group_coordinator import GroupCoordinator
 from .log_care import remove_later
 from .partition_leader import PartitionLeader
+from .share_coordinator import ShareCoordinator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..quorum.image import MetadataImage, TopicImage
     from .context import NodeContext
+    from .coordinator import Coordinator
 
 logger = logging.getLogger(__name__)
+
+
+_COORDINATORS: dict[str, type[Coordinator]] = {
+    GroupCoordinator.TOPIC: GroupCoordinator,
+    ShareCoordinator.TOPIC: ShareCoordinator,
+}
+assert _COORDINATORS.keys() == INTERNAL_TOPICS
 
 
 class _LastToStart(ReactorActor):
@@ -128,6 +139,19 @@ class MetadataKeeper(ReactorActor):
                 self.reactor.spawn(
                     PartitionLeader, self.context, topic.name, partition, address=address, supervised=True
                 )
+                self._start_coordinator(topic.name, partition)
+
+    def _start_coordinator(self, topic: str, partition: int) -> None:
+        """Start the actor whose state an internal topic's partition holds, behind the partition's leader."""
+        coordinator = _COORDINATORS.get(topic)
+        if coordinator is not None:
+            address = coordinator_address(topic, partition)
+            self.reactor.spawn(coordinator, self.context, partition, address=address, supervised=True)
+
+    def _tell_coordinators(self, message: TopicGone) -> None:
+        for name in INTERNAL_TOPICS & self.context.image.topics.keys():
+            for partition in range(len(self.context.image.topics[name].partitions)):
+                self.reactor.tell(coordinator_address(name, partition), message)
 
     def _end_topic(self, topic: TopicImage) -> None:
         for partition in range(len(topic.partitions)):
@@ -137,4 +161,5 @@ class MetadataKeeper(ReactorActor):
             else:
                 self.reactor.stop_actor(address)  # it waits for its restart, which now must not come
                 remove_later(self.context, f"{topic.name}-{partition}")
+        self._tell_coordinators(TopicGone(topic.name, topic.topic_id))
         logger.info("topic %s with %d partitions is deleted", topic.name, len(topic.partitions))

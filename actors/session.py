@@ -173,7 +173,8 @@ class ClientSession(ReactorActor):
             self._finish_request(size)
             self._leaving = True
             for call in list(self._calls):
-                call.drain()
+                if not call.closed:  # the reply to the one before may have found the connection gone
+                    call.drain()
             self._leave_if_done()
         else:
             call = open_call(self, request, correlation_id, size, frames)
