@@ -9,7 +9,9 @@ The tree::
     `-- ClientError                 raised by the client library without asking a broker
         |-- BufferTimeoutError      the producer's buffer stayed full for max_block_ms
         |-- ClosedError             the producer, consumer or admin was closed
-        `-- ConfigError             a setting is unknown or its value out of range
+        |-- CommitFailedError       the group went on without this consumer before its commit came
+        |-- ConfigError             a setting is unknown or its value out of range
+        `-- IllegalStateError       the method cannot be called now
 
 Codes are those of Kafka's protocol guide (``org.apache.kafka.common.protocol.Errors``), so that the Kafka listener can
 pass them on unchanged. A message is one sentence that says what was wrong, with both values in it, and what to do.
@@ -43,8 +45,16 @@ class ClosedError(ClientError):
     """The producer, consumer or admin client is closed."""
 
 
+class CommitFailedError(ClientError):
+    """The group has rebalanced: what this consumer wanted to commit may belong to another member now."""
+
+
 class ConfigError(ClientError, ValueError):
     """A setting is unknown, or its value is not allowed."""
+
+
+class IllegalStateError(ClientError):
+    """The method cannot be called in the state that the client is in."""
 
 
 class BrokerError(ZmqBrokerError):

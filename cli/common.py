@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable, Sequence
 
-    from ..client.consumer import ConsumerSettings
+    from ..client.consumer_settings import ConsumerSettings
     from ..client.producer import ProducerSettings
 
 DEFAULT_SERVER = "127.0.0.1:9292"

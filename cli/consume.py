@@ -12,8 +12,8 @@ from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from ..client.consumer import Consumer
-from ..client.types import TopicPartition
-from ..errors import ConfigError, UnknownTopicOrPartitionError
+from ..client.types import ConsumerRecord, TopicPartition
+from ..errors import CommitFailedError, ConfigError, UnknownTopicOrPartitionError
 from .common import (
     add_format,
     add_properties,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable
 
-    from ..client.types import ConsumerRecord
+    from ..client.share_types import ShareRecord
 
 POLL_MS = 200
 """How long one poll waits: bounds how late a signal is noticed."""
@@ -40,6 +40,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--topic", type=topic_name, required=True, help="what to read")
     parser.add_argument("--partition", type=natural, metavar="N", help="read this partition only (default: all)")
+    parser.add_argument(
+        "--group",
+        metavar="G",
+        help="read as a member of this consumer group, from its offsets on, and commit what is printed",
+    )
+    parser.add_argument(
+        "--queue", metavar="G", help="take records out of this share group's queue, and acknowledge what is printed"
+    )
     parser.add_argument("--from-beginning", action="store_true", help="start with the oldest record there is")
     parser.add_argument(
         "--offset", type=_offset, metavar="N|earliest|latest", help="where to start; a number needs --partition"
@@ -70,6 +78,10 @@ def _offset(text: str) -> int | str:
 
 def run(args: Namespace) -> int:
     """Print until one of the ends is reached."""
+    if args.queue is not None:
+        from .consume_queue import run_queue  # noqa: PLC0415 - only a queue needs it
+
+        return run_queue(args, _json_lines if args.format == "json" else _Text(args).lines)
     if isinstance(args.offset, int) and args.partition is None:
         message = "--offset with a number needs --partition: each partition counts its own offsets"
         raise ConfigError(message)
@@ -78,6 +90,9 @@ def run(args: Namespace) -> int:
         raise ConfigError(message)
     reset = "earliest" if args.from_beginning or args.offset == "earliest" else "latest"
     settings = consumer_settings(args, auto_offset_reset=reset, max_poll_records=5_000)
+    if args.group is not None:
+        settings["group_id"] = args.group
+        settings["enable_auto_commit"] = False
     printed = 0
     with Consumer(**settings) as consumer:
         _point(consumer, args)
@@ -92,6 +107,8 @@ def run(args: Namespace) -> int:
                 printed += len(records)  # first: Ctrl-C may come between the two
                 sys.stdout.buffer.write(printer(records))
                 sys.stdout.buffer.flush()
+                if args.group is not None:
+                    _commit(consumer, records)
         except KeyboardInterrupt:  # the usual way to end it
             pass
     say(f"{printed:,} records read from topic {args.topic}")
@@ -128,7 +145,16 @@ def _poll(consumer: Consumer, timeout_ms: int | None) -> list[ConsumerRecord]:
                 return []
 
 
-def _json_lines(records: Iterable[ConsumerRecord]) -> bytes:
+def _commit(consumer: Consumer, records: Iterable[ConsumerRecord]) -> None:
+    """Commit what was printed; another member prints it again if this one has lost the partition."""
+    offsets = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in records}
+    try:
+        consumer.commit_async(offsets, lambda _, error: None if error is None else say(f"not committed: {error}"))
+    except CommitFailedError as error:
+        say(f"not committed: {error}")
+
+
+def _json_lines(records: Iterable[ConsumerRecord | ShareRecord]) -> bytes:
     lines = []
     for record in records:
         fields = {
@@ -140,6 +166,8 @@ def _json_lines(records: Iterable[ConsumerRecord]) -> bytes:
             **as_text("value", record.value),
             "headers": [{"name": name, **as_text("value", value)} for name, value in record.headers],
         }
+        if not isinstance(record, ConsumerRecord):
+            fields["delivery_count"] = record.delivery_count
         lines.append(json.dumps(fields, separators=(",", ":"), ensure_ascii=False) + "\n")
     return "".join(lines).encode()
 
@@ -151,13 +179,13 @@ class _Text:
         self._args = args
         self._separator = args.key_separator.encode()
 
-    def lines(self, records: Iterable[ConsumerRecord]) -> bytes:
+    def lines(self, records: Iterable[ConsumerRecord | ShareRecord]) -> bytes:
         """All the records' lines, each with its newline."""
         return b"".join(
             self._separator.join([*self._before(record), record.value or b""]) + b"\n" for record in records
         )
 
-    def _before(self, record: ConsumerRecord) -> list[bytes]:
+    def _before(self, record: ConsumerRecord | ShareRecord) -> list[bytes]:
         args = self._args
         parts = []
         if args.print_timestamp:

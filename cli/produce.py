@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import ArgumentTypeError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from time import time_ns
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..client.producer import Producer
 from ..errors import ConfigError
+from ..setting_values import MILLISECONDS, Setting, parse
 from .common import add_producing, add_server, natural, print_json, producer_settings, say, topic_name
 from .connect import check_reachable
 
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..client.futures import RecordFuture
+
+_DELAY = Setting("delay", "--delay", 0, "how long delivery waits", MILLISECONDS, at_least=0)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -35,12 +41,40 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--file", metavar="FILE", default="-", help="what to send (default - : standard input)")
     parser.add_argument("--key-separator", metavar="TEXT", help="what stands between key and value on each line")
     parser.add_argument("--partition", type=natural, metavar="N", help="send all to this partition")
+    when = parser.add_mutually_exclusive_group()
+    when.add_argument(
+        "--deliver-at",
+        metavar="TIME",
+        type=_time,
+        help="share groups deliver the records not before this time (ISO 8601; without a zone: local time)",
+    )
+    when.add_argument(
+        "--delay",
+        metavar="DURATION",
+        type=_delay,
+        help="... not before so long after each is sent: 10s, 5m, 2h, or a number of ms",
+    )
     parser.add_argument("--max-messages", type=natural, metavar="N", help="stop after this many lines")
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="json: print the summary on standard output"
     )
     add_producing(parser)
     add_server(parser)
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        message = f"{text!r} is no time such as 2030-01-31T08:00 or 2030-01-31T08:00:00+01:00"
+        raise ArgumentTypeError(message) from None
+
+
+def _delay(text: str) -> int:
+    try:
+        return int(parse(_DELAY, "--delay", text))
+    except ConfigError as error:
+        raise ArgumentTypeError(error.message) from None
 
 
 def run(args: Namespace) -> int:
@@ -78,7 +112,8 @@ def _send_lines(producer: Producer, source: BinaryIO, args: Namespace, sent: _Se
             if sent.records == args.max_messages:
                 return
             key, value = _split(line.removesuffix(b"\n"), separator, sent.records + 1)
-            future = producer.send(args.topic, value, key=key, partition=args.partition)
+            deliver_at = args.deliver_at if args.delay is None else time_ns() // 1_000_000 + args.delay
+            future = producer.send(args.topic, value, key=key, partition=args.partition, deliver_at=deliver_at)
             sent.records += 1
             sent.bytes += len(line)
             advance(len(line))

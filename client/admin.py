@@ -1,10 +1,9 @@
-"""The admin client: topics, settings, records and nodes. Loads no record codec."""
+"""The admin client: topics, settings, records, nodes and groups. Loads no record codec."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from .admin_calls import AdminCalls
 from .admin_types import (
     ClusterDescription,
     ConfigEntry,
@@ -18,6 +17,18 @@ from .admin_types import (
     PartitionOnDisk,
     TopicDescription,
 )
+from .group_admin_calls import GroupAdminCalls
+from .group_admin_types import (
+    GroupDescription,
+    GroupEvent,
+    GroupListing,
+    GroupMember,
+    ShareGroupDescription,
+    ShareGroupMember,
+    SharePartition,
+    ShareRecordState,
+    ShareRecordStates,
+)
 from .io import ClientIO
 from .options import AdminOptions, make_options
 
@@ -28,7 +39,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from .types import OffsetAndTimestamp, TopicPartition
+    from .types import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 __all__ = [
     "Admin",
@@ -36,12 +47,21 @@ __all__ = [
     "ConfigEntry",
     "ConfigResource",
     "CreatedTopic",
+    "GroupDescription",
+    "GroupEvent",
+    "GroupListing",
+    "GroupMember",
     "LogDirDescription",
     "NewTopic",
     "NodeDescription",
     "NodeStatus",
     "PartitionDescription",
     "PartitionOnDisk",
+    "ShareGroupDescription",
+    "ShareGroupMember",
+    "SharePartition",
+    "ShareRecordState",
+    "ShareRecordStates",
     "TopicDescription",
 ]
 
@@ -70,7 +90,7 @@ class Admin:
     def __init__(self, **settings: Unpack[AdminSettings]) -> None:
         options = make_options(AdminOptions, settings)
         self._io = ClientIO(options)
-        self._calls = AdminCalls(self._io, options.default_api_timeout_ms)
+        self._calls = GroupAdminCalls(self._io, options.default_api_timeout_ms)
         self._io.start_thread("zmqbroker-admin")
 
     def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[CreatedTopic]:
@@ -142,6 +162,78 @@ class Admin:
     def node_status(self, node_id: int | None = None) -> NodeStatus:
         """How a node is; any node if none is named."""
         return self._io.run(self._calls.node_status(node_id))
+
+    # ---- groups
+
+    def list_groups(self, *, kinds: Iterable[str] = (), states: Iterable[str] = ()) -> list[GroupListing]:
+        """The groups of the cluster; only of some kinds ("classic", "share") or in some states, if these are given."""
+        return self._io.run(self._calls.list_groups(kinds, states))
+
+    def list_consumer_groups(self, *, states: Iterable[str] = ()) -> list[GroupListing]:
+        """The consumer groups; only those in some states, if these are given."""
+        return self._io.run(self._calls.list_consumer_groups(states))
+
+    def describe_consumer_groups(self, group_ids: Iterable[str]) -> list[GroupDescription]:
+        """Consumer groups and their members, in the order given. Raises GroupIdNotFoundError."""
+        return self._io.run(self._calls.describe_consumer_groups(group_ids))
+
+    def list_consumer_group_offsets(
+        self, group_id: str, partitions: Iterable[TopicPartition] | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """The offsets that a group has committed, of all partitions or of some; those without one are left out."""
+        return self._io.run(self._calls.list_consumer_group_offsets(group_id, partitions))
+
+    def alter_consumer_group_offsets(
+        self, group_id: str, offsets: Mapping[TopicPartition, int | OffsetAndMetadata]
+    ) -> None:
+        """Commit offsets for a group without members. Raises UnknownMemberIdError if it has some."""
+        self._io.run(self._calls.alter_consumer_group_offsets(group_id, offsets))
+
+    def delete_consumer_group_offsets(self, group_id: str, partitions: Iterable[TopicPartition]) -> None:
+        """Forget committed offsets. Raises GroupSubscribedToTopicError for a topic that members read."""
+        self._io.run(self._calls.delete_consumer_group_offsets(group_id, partitions))
+
+    def delete_consumer_groups(self, group_ids: Iterable[str]) -> None:
+        """Delete groups without members, and their offsets. Raises NonEmptyGroupError, GroupIdNotFoundError."""
+        self._io.run(self._calls.delete_consumer_groups(group_ids))
+
+    def remove_members_from_consumer_group(
+        self,
+        group_id: str,
+        *,
+        member_ids: Iterable[str] | None = None,
+        group_instance_ids: Iterable[str] | None = None,
+        reason: str = "removed by an administrator",
+    ) -> None:
+        """Take members out of a group, all of them if none are named; those that live join again.
+
+        Raises UnknownMemberIdError.
+        """
+        self._io.run(self._calls.remove_members_from_consumer_group(group_id, member_ids, group_instance_ids, reason))
+
+    def group_events(self, group_id: str, *, limit: int = 1000) -> list[GroupEvent]:
+        """The newest entries of a group's flight recorder, oldest first."""
+        return self._io.run(self._calls.group_events(group_id, limit))
+
+    def list_share_groups(self) -> list[GroupListing]:
+        """The share groups, with their states."""
+        return self._io.run(self._calls.list_share_groups())
+
+    def describe_share_groups(self, group_ids: Iterable[str]) -> list[ShareGroupDescription]:
+        """Share groups, their consumers and partitions, in the order given. Raises GroupIdNotFoundError."""
+        return self._io.run(self._calls.describe_share_groups(group_ids))
+
+    def alter_share_group_offsets(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Set where a share group without consumers begins; what it knew of the partition is forgotten."""
+        self._io.run(self._calls.alter_share_group_offsets(group_id, offsets))
+
+    def delete_share_groups(self, group_ids: Iterable[str]) -> None:
+        """Delete share groups without consumers, and their state. Raises NonEmptyGroupError, GroupIdNotFoundError."""
+        self._io.run(self._calls.delete_share_groups(group_ids))
+
+    def share_record_states(self, group_id: str, partition: TopicPartition, *, limit: int = 1000) -> ShareRecordStates:
+        """What a share group knows of a partition's records, from its start on; leases nothing."""
+        return self._io.run(self._calls.share_record_states(group_id, partition, limit))
 
     def close(self) -> None:
         """Disconnect."""

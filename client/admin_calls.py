@@ -63,21 +63,21 @@ class AdminCalls:
         ]
         request = m.CreateTopicsRequest(wanted, self._request_timeout_ms(), validate_only)
         reply = yield from self._ask(request, m.TopicsReply, controller=True)
-        _raise_first(reply.topics, "topic")
+        raise_first(reply.topics, "topic")
         return [CreatedTopic(r.topic, r.topic_id, r.partitions, r.replication_factor) for r in reply.topics]
 
     def delete_topics(self, names: Iterable[str]) -> Flow[None]:
         """Delete topics."""
         request = m.DeleteTopicsRequest(list(names), self._request_timeout_ms())
         reply = yield from self._ask(request, m.TopicsReply, controller=True)
-        _raise_first(reply.topics, "topic")
+        raise_first(reply.topics, "topic")
 
     def create_partitions(self, totals: Mapping[str, int], *, validate_only: bool) -> Flow[None]:
         """Grow topics."""
         counts = [m.PartitionCount(name, total) for name, total in totals.items()]
         request = m.CreatePartitionsRequest(counts, self._request_timeout_ms(), validate_only)
         reply = yield from self._ask(request, m.TopicsReply, controller=True)
-        _raise_first(reply.topics, "topic")
+        raise_first(reply.topics, "topic")
 
     def list_topics(self, *, include_internal: bool) -> Flow[list[str]]:
         """Names of topics."""
@@ -88,7 +88,7 @@ class AdminCalls:
         """Topics and their partitions."""
         request = m.MetadataRequest(None if names is None else list(names))
         reply = yield from self._ask(request, m.MetadataReply)
-        _raise_first(reply.topics, "topic")
+        raise_first(reply.topics, "topic")
         return [
             TopicDescription(
                 *(info.topic, info.topic_id, info.is_internal),
@@ -110,7 +110,7 @@ class AdminCalls:
         for node_id, group in _by_node(resources).items():
             request = DescribeConfigsRequest([Resource(resource.type, resource.name) for resource in group])
             reply = yield from self._ask(request, DescribeConfigsReply, node_id=node_id)
-            _raise_first(reply.resources, "name")
+            raise_first(reply.resources, "name")
             for result in reply.resources:
                 entries = {c.name: ConfigEntry(c.name, c.value, c.source, c.doc) for c in result.configs}
                 found[ConfigResource(result.type, result.name)] = entries
@@ -132,7 +132,7 @@ class AdminCalls:
             request = AlterConfigsRequest(entries, validate_only)
             controller = node_id is None
             reply = yield from self._ask(request, AlterConfigsReply, node_id=node_id, controller=controller)
-            _raise_first(reply.resources, "name")
+            raise_first(reply.resources, "name")
 
     # ---- records
 
@@ -241,7 +241,7 @@ class AdminCalls:
             io.metadata.refresh()
         yield from io.pause(pause)
 
-    def _connection(self, node_id: int | None, deadline: float, *, controller: bool) -> Flow[Connection]:
+    def _connection(self, node_id: int | None, deadline: float, *, controller: bool = False) -> Flow[Connection]:
         metadata = self._io.metadata
         if node_id is None:
             with self._io.lock:
@@ -279,7 +279,7 @@ def _by_node(resources: Iterable[ConfigResource]) -> dict[int | None, list[Confi
     return groups
 
 
-def _raise_first(results: Sequence[Any], name: str) -> None:
+def raise_first(results: Sequence[Any], name: str) -> None:
     """Raise the first error among a reply's entries, naming how many there are."""
     failed = [result for result in results if result.error_code]
     if not failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..transport.config_messages import BROKER_RESOURCE, CLIENT_RESOURCE, TOPIC_RESOURCE
+from ..transport.config_messages import BROKER_RESOURCE, CLIENT_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ class ClusterDescription:
 
 @dataclass(frozen=True)
 class ConfigResource:
-    """What has settings: make one by `topic`, `broker` or `client`."""
+    """What has settings: make one by `topic`, `broker`, `client` or `group`."""
 
     type: int
     name: str
@@ -95,10 +95,15 @@ class ConfigResource:
         """Name the clients of a client id; "": all that have no quotas of their own."""
         return cls(CLIENT_RESOURCE, client_id)
 
+    @classmethod
+    def group(cls, group_id: str) -> ConfigResource:
+        """Name a share group."""
+        return cls(GROUP_RESOURCE, group_id)
+
 
 @dataclass(frozen=True)
 class ConfigEntry:
-    """A setting: its value as text, where that comes from ("topic", "broker", "client", "default"), what it does."""
+    """A setting: its value as text, what it does, and its source: "topic", "broker", "client", "group" or "default"."""
 
     name: str
     value: str

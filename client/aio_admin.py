@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .admin import AdminSettings, quota_change
-from .admin_calls import AdminCalls
 from .aio_loop import LoopDriver
+from .group_admin_calls import GroupAdminCalls
 from .io import ClientIO
 from .options import AdminOptions, make_options
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
         NodeStatus,
         TopicDescription,
     )
-    from .types import OffsetAndTimestamp, TopicPartition
+    from .group_admin_types import GroupDescription, GroupEvent, GroupListing, ShareGroupDescription, ShareRecordStates
+    from .types import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 
 class AsyncAdmin:
@@ -35,7 +36,7 @@ class AsyncAdmin:
     def __init__(self, **settings: Unpack[AdminSettings]) -> None:
         options = make_options(AdminOptions, settings)
         self._io = ClientIO(options)
-        self._calls = AdminCalls(self._io, options.default_api_timeout_ms)
+        self._calls = GroupAdminCalls(self._io, options.default_api_timeout_ms)
         self._driver = LoopDriver(self._io)
 
     async def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[CreatedTopic]:
@@ -96,6 +97,79 @@ class AsyncAdmin:
     async def node_status(self, node_id: int | None = None) -> NodeStatus:
         """How a node is; any node if none is named."""
         return await self._driver.run(self._calls.node_status(node_id))
+
+    # ---- groups
+
+    async def list_groups(self, *, kinds: Iterable[str] = (), states: Iterable[str] = ()) -> list[GroupListing]:
+        """The groups of the cluster; only of some kinds or in some states, if these are given."""
+        return await self._driver.run(self._calls.list_groups(kinds, states))
+
+    async def list_consumer_groups(self, *, states: Iterable[str] = ()) -> list[GroupListing]:
+        """The consumer groups; only those in some states, if these are given."""
+        return await self._driver.run(self._calls.list_consumer_groups(states))
+
+    async def describe_consumer_groups(self, group_ids: Iterable[str]) -> list[GroupDescription]:
+        """Consumer groups and their members, in the order given."""
+        return await self._driver.run(self._calls.describe_consumer_groups(group_ids))
+
+    async def list_consumer_group_offsets(
+        self, group_id: str, partitions: Iterable[TopicPartition] | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """The offsets that a group has committed, of all partitions or of some; those without one are left out."""
+        return await self._driver.run(self._calls.list_consumer_group_offsets(group_id, partitions))
+
+    async def alter_consumer_group_offsets(
+        self, group_id: str, offsets: Mapping[TopicPartition, int | OffsetAndMetadata]
+    ) -> None:
+        """Commit offsets for a group without members."""
+        await self._driver.run(self._calls.alter_consumer_group_offsets(group_id, offsets))
+
+    async def delete_consumer_group_offsets(self, group_id: str, partitions: Iterable[TopicPartition]) -> None:
+        """Forget committed offsets."""
+        await self._driver.run(self._calls.delete_consumer_group_offsets(group_id, partitions))
+
+    async def delete_consumer_groups(self, group_ids: Iterable[str]) -> None:
+        """Delete groups without members, and their offsets."""
+        await self._driver.run(self._calls.delete_consumer_groups(group_ids))
+
+    async def remove_members_from_consumer_group(
+        self,
+        group_id: str,
+        *,
+        member_ids: Iterable[str] | None = None,
+        group_instance_ids: Iterable[str] | None = None,
+        reason: str = "removed by an administrator",
+    ) -> None:
+        """Take members out of a group, all of them if none are named; those that live join again."""
+        await self._driver.run(
+            self._calls.remove_members_from_consumer_group(group_id, member_ids, group_instance_ids, reason)
+        )
+
+    async def group_events(self, group_id: str, *, limit: int = 1000) -> list[GroupEvent]:
+        """The newest entries of a group's flight recorder, oldest first."""
+        return await self._driver.run(self._calls.group_events(group_id, limit))
+
+    async def list_share_groups(self) -> list[GroupListing]:
+        """The share groups, with their states."""
+        return await self._driver.run(self._calls.list_share_groups())
+
+    async def describe_share_groups(self, group_ids: Iterable[str]) -> list[ShareGroupDescription]:
+        """Share groups, their consumers and partitions, in the order given."""
+        return await self._driver.run(self._calls.describe_share_groups(group_ids))
+
+    async def alter_share_group_offsets(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Set where a share group without consumers begins; what it knew of the partition is forgotten."""
+        await self._driver.run(self._calls.alter_share_group_offsets(group_id, offsets))
+
+    async def delete_share_groups(self, group_ids: Iterable[str]) -> None:
+        """Delete share groups without consumers, and their state."""
+        await self._driver.run(self._calls.delete_share_groups(group_ids))
+
+    async def share_record_states(
+        self, group_id: str, partition: TopicPartition, *, limit: int = 1000
+    ) -> ShareRecordStates:
+        """What a share group knows of a partition's records, from its start on; leases nothing."""
+        return await self._driver.run(self._calls.share_record_states(group_id, partition, limit))
 
     async def close(self) -> None:
         """Disconnect."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from ..transport.messages import EARLIEST, LATEST
 from .aio_loop import LoopDriver
-from .consumer import Consumer, ConsumerSettings
+from .consumer import Consumer
 from .lookup import list_offsets
 from .options import ConsumerOptions, make_options
 from .types import ConsumerRecord, OffsetAndTimestamp, TopicPartition
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from typing import Self
 
     from typing_extensions import Unpack
+
+    from .commits import CommitCallback
+    from .consumer_settings import ConsumerSettings
+    from .group_methods import Committed, Offsets
+    from .rebalance_listener import ConsumerGroupMetadata, ConsumerRebalanceListener
 
 
 class AsyncConsumer:
@@ -35,12 +41,17 @@ class AsyncConsumer:
 
     # ---- what to read
 
-    def subscribe(self, topics: str | Iterable[str]) -> None:
-        """Read all partitions of these topics, those that come later too, instead of what was read before."""
-        self._core.subscribe(topics)
+    def subscribe(
+        self,
+        topics: str | Iterable[str] = (),
+        pattern: str | None = None,
+        listener: ConsumerRebalanceListener | None = None,
+    ) -> None:
+        """Read these topics, or those that match, as `Consumer.subscribe`; the listener's methods may be coroutines."""
+        self._core.subscribe(topics, pattern, listener)
 
     def unsubscribe(self) -> None:
-        """Read nothing."""
+        """Read nothing, and leave the group, as `Consumer.unsubscribe`."""
         self._core.unsubscribe()
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
@@ -139,6 +150,26 @@ class AsyncConsumer:
         """The high watermark of a partition as of the last fetch; None: there was none."""
         return self._core.highwater(partition)
 
+    # ---- the group
+
+    async def commit(self, offsets: Offsets | None = None, timeout_ms: float | None = None) -> None:
+        """Commit offsets, as `Consumer.commit`."""
+        await self._driver.run(self._core.committing(offsets, timeout_ms))
+
+    def commit_async(self, offsets: Offsets | None = None, callback: CommitCallback | None = None) -> None:
+        """Commit without waiting, as `Consumer.commit_async`."""
+        self._core.commit_async(offsets, callback)
+
+    async def committed(
+        self, partitions: TopicPartition | Iterable[TopicPartition], *, metadata: bool = False
+    ) -> Committed:
+        """Committed offsets, as `Consumer.committed`."""
+        return await self._driver.run(self._core.asking_committed(partitions, metadata=metadata))
+
+    def group_metadata(self) -> ConsumerGroupMetadata:
+        """Who this consumer is in its group at the moment."""
+        return self._core.group_metadata()
+
     # ---- the cluster
 
     async def partitions_for_topic(self, topic: str) -> set[int] | None:
@@ -157,10 +188,15 @@ class AsyncConsumer:
         """Counters since the start, and what is buffered now."""
         return self._core.metrics()
 
-    async def close(self) -> None:
-        """Disconnect."""
-        self._driver.close()
-        self._core.close()
+    async def close(self, timeout_ms: float = 5_000) -> None:
+        """Commit, leave the group and disconnect, as `Consumer.close`."""
+        in_work = sys.exc_info()[1] is not None
+        try:
+            if not self._core.io.closed:
+                await self._driver.run(self._core.closing(timeout_ms, in_work=in_work))
+        finally:
+            self._driver.close()
+            self._core.shut()
 
     async def __aenter__(self) -> Self:
         """The consumer itself."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .connection import FOREVER
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from .io import ClientIO, Flow, Wait
 
 T = TypeVar("T")
@@ -42,14 +44,25 @@ class LoopDriver:
         try:
             wait = next(flow)
             while True:
-                value = await self._until(wait)
-                self._io.check_open()
-                wait = flow.send(value)
+                if wait.user_task is None:
+                    value = await self._until(wait)
+                    self._io.check_open()
+                    wait = flow.send(value)
+                else:
+                    wait = await self._user_task(wait.user_task, flow)
         except StopIteration as stop:
             result: T = stop.value
             return result
         finally:
             flow.close()
+
+    async def _user_task(self, task: Awaitable[Any], flow: Flow[T]) -> Wait:
+        """Await what a user's callback returned; what it raises, the flow hears."""
+        try:
+            await task
+        except Exception as error:  # noqa: BLE001 - the flow decides when the user gets it
+            return flow.throw(error)
+        return flow.send(None)
 
     def close(self) -> None:
         """Let go of the loop; whoever still waits is woken."""

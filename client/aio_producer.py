@@ -14,6 +14,7 @@ from .values import pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
     from types import TracebackType
     from typing import Self
 
@@ -46,6 +47,7 @@ class AsyncProducer:
         headers: Sequence[tuple[str, bytes | None]] | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
+        deliver_at: int | datetime | None = None,
     ) -> RecordFuture:
         """Send one record; waits (max_block_ms) while the buffer is full or the topic unknown.
 
@@ -55,7 +57,7 @@ class AsyncProducer:
         if self._sent % _FAIR == 0:
             await asyncio.sleep(0)  # a task that sends in a tight loop lets others run
         await self._ready(topic)
-        return self._core.send(topic, value, key, headers, partition, timestamp_ms)
+        return self._core.send(topic, value, key, headers, partition, timestamp_ms, deliver_at)
 
     async def send_and_wait(self, topic: str, value: Any = None, key: Any = None, **more: Any) -> Any:
         """Send one record and wait for its outcome."""

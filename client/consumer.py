@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..transport.messages import EARLIEST, LATEST
 from .decoder import Chunk, Decoder
-from .fetcher import FetchedPartition, Fetcher
+from .fetcher import Fetcher
+from .group_methods import GroupMethods
 from .io import ClientIO, Wait
-from .lookup import list_offsets
 from .options import ConsumerOptions, make_options
 from .subscription import Subscription
-from .types import ConsumerRecord, OffsetAndTimestamp, TopicPartition
+from .types import ConsumerRecord, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator
     from types import TracebackType
     from typing import Self
 
     from typing_extensions import Unpack
 
+    from .consumer_settings import ConsumerSettings
+    from .group_session import GroupSession
     from .io import Flow
+    from .rebalance_listener import ConsumerRebalanceListener
 
 _CHUNK_RECORDS = 500
 """How many records are decoded at once, at least, if they are there."""
 
 
-class ConsumerSettings(TypedDict, total=False):
-    """The keywords of a consumer; `client.options.ConsumerOptions` says what they mean."""
-
-    bootstrap_servers: str | Sequence[str]
-    client_id: str
-    group_id: str | None
-    key_deserializer: Callable[[bytes], Any] | None
-    value_deserializer: Callable[[bytes], Any] | None
-    allow_auto_create_topics: bool
-    auto_offset_reset: str
-    fetch_min_bytes: int
-    fetch_max_wait_ms: int
-    fetch_max_bytes: int
-    max_partition_fetch_bytes: int
-    max_poll_records: int
-    consumer_timeout_ms: float
-    check_crcs: bool
-    request_timeout_ms: int
-    connect_timeout_ms: int
-    retry_backoff_ms: int
-    reconnect_backoff_ms: int
-    reconnect_backoff_max_ms: int
-    metadata_max_age_ms: int
-
-
-class Consumer:
+class Consumer(GroupMethods):
     """Reads records. Belongs to one thread at a time.
 
-    Iterate it, or `poll` it. Nothing is connected before that. Without a group it reads every partition of its topics,
-    alone, and commits nothing. Raises ConfigError for an unknown setting or a value out of range.
+    Iterate it, or `poll` it. Nothing is connected before that. With a group_id it shares the partitions of its topics
+    with the other members of the group, and commits offsets; without one it reads every partition, alone.
+    Raises ConfigError for an unknown setting or a value out of range.
 
     Methods that ask brokers raise the broker's error if it is not retriable, or still there after request_timeout_ms.
     """
@@ -79,40 +58,73 @@ class Consumer:
         self._io.metadata.auto_create = options.allow_auto_create_topics
         self._fetcher = Fetcher(self._io, options)
         self._decoder = Decoder(options)
-        self._subscription = Subscription(self._io, self._fetcher)
+        self._group = self._join_group(options)
+        self._subscription = Subscription(self._io, self._fetcher, self._group.member if self._group else None)
         self._io.drivers += [self._subscription, self._fetcher]
         self._timeout_s = options.request_timeout_ms / 1000
         self._chunk: Chunk | None = None
-        """Decoded records that are not all handed out."""
         self._turn = 0
         self._records: Iterator[ConsumerRecord] | None = None
         if topics:
             self.subscribe(topics)
 
+    def _join_group(self, options: ConsumerOptions) -> GroupSession | None:
+        if options.group_id is None:
+            return None
+        from .group_session import GroupSession  # noqa: PLC0415 - only members of groups need it
+
+        group = GroupSession(self._io, options, self._fetcher, self._settle)
+        self._io.drivers += [group.coordinator, group.member, group.commits]
+        return group
+
     # ---- what to read
 
-    def subscribe(self, topics: str | Iterable[str]) -> None:
-        """Read all partitions of these topics, those that come later too, instead of what was read before."""
+    def subscribe(
+        self,
+        topics: str | Iterable[str] = (),
+        pattern: str | None = None,
+        listener: ConsumerRebalanceListener | None = None,
+    ) -> None:
+        """Read these topics, partitions that come later too, instead of what was read before.
+
+        pattern: a regular expression instead; topics whose names it matches from their beginning, those that come later
+        too. listener hears of partitions that come and go, if this consumer is in a group.
+        """
         names = {topics} if isinstance(topics, str) else set(topics)
-        if not names or not all(isinstance(name, str) and name for name in names):
-            message = f"topics={topics!r}: names of topics are expected"
+        if bool(names) == (pattern is not None) or not all(isinstance(name, str) and name for name in names):
+            message = f"topics={topics!r}, pattern={pattern!r}: names of topics are expected, or a pattern"
+            raise ConfigError(message)
+        if listener is not None and self._group is None:
+            message = "listener: without a group_id there are no rebalances to listen to; give the consumer a group_id"
             raise ConfigError(message)
         self._io.check_open()
         with self._io.lock:
             self._settle()
-            self._subscription.subscribe(names)
+            if pattern is None:
+                self._subscription.subscribe(names)
+            else:
+                self._subscription.subscribe_pattern(pattern)
+            if self._group is not None:
+                self._group.subscribed(listener)
 
     def unsubscribe(self) -> None:
-        """Read nothing."""
+        """Read nothing, and leave the group. The listener hears of it with the next poll, or when this is closed."""
         with self._io.lock:
             self._settle()
             self._subscription.clear()
+            if self._group is not None:
+                self._group.unsubscribe()
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Read exactly these partitions; those that were read before go on where they are."""
+        """Read exactly these partitions; those that were read before go on where they are.
+
+        With a group_id they start at the group's offsets, without taking part in its rebalances.
+        """
         wanted = [TopicPartition(*partition) for partition in partitions]
         self._io.check_open()
         with self._io.lock:
+            if self._group is not None:
+                self._group.check_no_member()
             self._settle()
             self._subscription.assign(wanted)
 
@@ -151,18 +163,30 @@ class Consumer:
         Raises CorruptMessageError for a damaged batch, OffsetOutOfRangeError for a position that does not exist with
         auto_offset_reset none, and what a deserializer raised: the position stays before what is at fault.
         """
-        records = self._take(self._most(max_records))
-        return records or self._io.run(self.polled(timeout_ms, max_records))
+        if self._group is None:
+            records = self._take(self._most(max_records))
+            if records:
+                return records
+        return self._io.run(self.polled(timeout_ms, max_records))
 
     def polled(self, timeout_ms: float, max_records: int | None) -> Flow[dict[TopicPartition, list[ConsumerRecord]]]:
         """`poll` as a flow."""
         most = self._most(max_records)
         deadline = self._io.now() + timeout_ms / 1000
-        while True:
-            ready = yield Wait(self._has_news, deadline)
-            records = self._take(most)
-            if records or not ready:
-                return records
+        if self._group is not None:
+            self._group.enter(self._chunk)
+        try:
+            ready = True
+            while True:
+                if self._group is not None and self._group.has_event:
+                    yield from self._group.attend()
+                records = self._take(most)
+                if records or not ready:
+                    return records
+                ready = yield Wait(self._has_news, deadline)
+        finally:
+            if self._group is not None:
+                self._group.exit()
 
     def _most(self, max_records: int | None) -> int:
         most = self._options.max_poll_records if max_records is None else max_records
@@ -217,20 +241,39 @@ class Consumer:
         if self._chunk is not None and not self._chunk.left:
             with self._io.lock:
                 self._settle()
+        group = self._group
+        if group is None:
+            return self._hand_out()
+        busy = group.enter(self._chunk)
+        try:
+            return None if busy else self._hand_out()
+        finally:
+            group.exit()
+
+    def _hand_out(self) -> Iterator[ConsumerRecord] | None:
         chunk = self._chunk or self._next_chunk(_CHUNK_RECORDS, quiet=False)
         if chunk is None:
             return None
         self._pump()
-        return chunk.iterator
+        return chunk.iterator if self._group is None else self._group.slice(chunk)
 
     def chunk_came(self) -> Flow[Iterator[ConsumerRecord] | None]:
         """Wait for `take_chunk` to have something; None after consumer_timeout_ms."""
         deadline = self._io.now() + self._options.consumer_timeout_ms / 1000
-        while True:
-            ready = yield Wait(self._has_news, deadline)
-            chunk = self.take_chunk()
-            if chunk is not None or not ready:
-                return chunk
+        if self._group is not None:
+            self._group.enter(self._chunk)
+        try:
+            ready = True
+            while True:
+                if self._group is not None and self._group.has_event:
+                    yield from self._group.attend()
+                chunk = self._hand_out()
+                if chunk is not None or not ready:
+                    return chunk
+                ready = yield Wait(self._has_news, deadline)
+        finally:
+            if self._group is not None:
+                self._group.exit()
 
     def _pump(self) -> None:
         self._io.lock.acquire()
@@ -241,6 +284,7 @@ class Consumer:
         return (
             (self._chunk is not None and self._chunk.left > 0)
             or self._subscription.error is not None
+            or (self._group is not None and self._group.has_event)
             or any(
                 (state.buffer or state.error is not None) and not state.paused
                 for state in self._fetcher.partitions.values()
@@ -268,103 +312,6 @@ class Consumer:
                     raise fault
         return None
 
-    def _settle(self) -> None:
-        """Book what was handed out of the chunk at hand, and put the rest back: under the lock."""
-        chunk, self._chunk = self._chunk, None
-        if chunk is None:
-            return
-        state = chunk.state
-        if state.generation != chunk.generation:
-            return  # it has been sent elsewhere meanwhile
-        state.position = chunk.position
-        if chunk.left:
-            # Fetched again: what is decoded cannot be put back, and this is rare (a seek, a pause, a new subscription).
-            chunk.drop()
-            state.rewind()
-
-    # ---- positions
-
-    def position(self, partition: TopicPartition) -> int:
-        """The offset of the next record of a partition; waits until it is known."""
-        return self._io.run(self.positioned(partition))
-
-    def positioned(self, partition: TopicPartition) -> Flow[int]:
-        """`position` as a flow."""
-        with self._io.lock:
-            state = self._state(partition)
-            chunk = self._chunk
-            if chunk is not None and chunk.state is state:
-                return chunk.position
-        if state.position < 0:
-            yield Wait(lambda: state.position >= 0 or state.error, self._io.now() + self._timeout_s)
-        if state.position < 0:
-            if state.error is not None:
-                raise state.error
-            raise self._io.metadata.why_unknown(partition.topic)
-        return state.position
-
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Go on at an offset; if it does not exist, auto_offset_reset says what happens when it is read."""
-        if not isinstance(offset, int) or isinstance(offset, bool) or offset < 0:
-            message = f"offset={offset!r}: 0 or more is expected"
-            raise ValueError(message)
-        with self._io.lock:
-            self._settle()
-            self._state(partition).seek(offset)
-
-    def seek_to_beginning(self, *partitions: TopicPartition) -> None:
-        """Go on at the first record of these partitions; of all if none are named."""
-        self._seek_by(partitions, EARLIEST)
-
-    def seek_to_end(self, *partitions: TopicPartition) -> None:
-        """Go on with the record after the last that is there when the brokers are asked."""
-        self._seek_by(partitions, LATEST)
-
-    def seek_to_time(self, timestamp_ms: int, *partitions: TopicPartition) -> None:
-        """Go on at the first record that is not older (ms since 1970); at the end where all are."""
-        if timestamp_ms < 0:
-            message = f"timestamp_ms={timestamp_ms}: 0 or more is expected"
-            raise ValueError(message)
-        self._seek_by(partitions, timestamp_ms)
-
-    def _seek_by(self, partitions: Sequence[TopicPartition], timestamp: int) -> None:
-        with self._io.lock:
-            self._settle()
-            for state in self._states(partitions or tuple(self._fetcher.partitions)):
-                state.seek_by(timestamp)
-
-    def offsets_for_times(
-        self, timestamps: Mapping[TopicPartition, int]
-    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        """The first record of each partition that is not older than a time (ms since 1970); None: all are older."""
-        found = self._io.run(list_offsets(self._io, timestamps, self._timeout_s))
-        return {
-            partition: None
-            if entry.offset < 0
-            else OffsetAndTimestamp(entry.offset, entry.timestamp, entry.leader_epoch)
-            for partition, entry in found.items()
-        }
-
-    def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The first offset of each partition."""
-        return self._io.run(self.offsets(partitions, EARLIEST))
-
-    def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset after the last readable record of each partition."""
-        return self._io.run(self.offsets(partitions, LATEST))
-
-    def offsets(self, partitions: Iterable[TopicPartition], timestamp: int) -> Flow[dict[TopicPartition, int]]:
-        """Offsets at a timestamp as a flow."""
-        wanted = {TopicPartition(*partition): timestamp for partition in partitions}
-        found = yield from list_offsets(self._io, wanted, self._timeout_s)
-        return {partition: found[partition].offset for partition in wanted}
-
-    def highwater(self, partition: TopicPartition) -> int | None:
-        """The high watermark of a partition as of the last fetch; None: there was none."""
-        with self._io.lock:
-            mark = self._state(partition).high_watermark
-        return mark if mark >= 0 else None
-
     # ---- the cluster
 
     def partitions_for_topic(self, topic: str) -> set[int] | None:
@@ -391,12 +338,34 @@ class Consumer:
     def metrics(self) -> dict[str, float]:
         """Counters since the start, and what is buffered now."""
         with self._io.lock:
-            return {**self._fetcher.counters, "buffered_bytes": self._fetcher.buffered_bytes}
+            group = self._group.metrics() if self._group is not None else {}
+            return {**self._fetcher.counters, "buffered_bytes": self._fetcher.buffered_bytes, **group}
 
     # ---- the end
 
-    def close(self) -> None:
-        """Disconnect; what was fetched ahead is dropped."""
+    def close(self, timeout_ms: float = 5_000) -> None:
+        """Disconnect; what was fetched ahead is dropped. A member of a group commits, gives up its share and leaves.
+
+        That takes timeout_ms at most. If enable_auto_commit is set, all that was handed out is committed; while an
+        exception is being handled, all but what was handed out last. Raises what the rebalance listener raised.
+        """
+        in_work = sys.exc_info()[1] is not None
+        try:
+            if not self._io.closed:
+                self._io.run(self.closing(timeout_ms, in_work=in_work))
+        finally:
+            self.shut()
+
+    def closing(self, timeout_ms: float, *, in_work: bool) -> Flow[None]:
+        """What `close` has to say to the brokers, as a flow."""
+        if self._group is not None:
+            with self._io.lock:
+                self._group.end(self._chunk, in_work=in_work)
+                self._chunk = None
+            yield from self._group.closed(timeout_ms / 1000)
+
+    def shut(self) -> None:
+        """Disconnect."""
         with self._io.lock:
             if not self._io.closed:
                 self._settle()
@@ -412,13 +381,3 @@ class Consumer:
     ) -> None:
         """Close."""
         self.close()
-
-    def _state(self, partition: TopicPartition) -> FetchedPartition:
-        state = self._fetcher.partitions.get(TopicPartition(*partition))
-        if state is None:
-            message = f"{partition} is not assigned to this consumer"
-            raise ValueError(message)
-        return state
-
-    def _states(self, partitions: Sequence[TopicPartition]) -> list[FetchedPartition]:
-        return [self._state(partition) for partition in partitions]

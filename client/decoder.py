@@ -70,7 +70,7 @@ class Decoder:
         while state.buffer and len(records) < wanted:
             frame = state.buffer[0]
             try:
-                header, batch = _next_batch(frame, state.buffer_start)
+                header, batch = next_batch(frame, state.buffer_start)
                 if header.next_offset > position:
                     position = self._decode_batch(state, header, batch, position, records)
             except ZmqBrokerError as error:
@@ -100,17 +100,9 @@ class Decoder:
         out: list[ConsumerRecord],
     ) -> int:
         """Append the records of one batch from a position on; returns the position after it."""
-        if self._check_crcs and (crc := computed_crc(batch)) != header.crc:
-            message = f"the batch's CRC-32C is {crc:#010x} and should be {header.crc:#010x}; it was damaged on its way"
-            raise CorruptMessageError(message)
-        if header.is_control or header.records_count == 0:
+        records = records_of(header, batch, check_crc=self._check_crcs)
+        if not records:
             return header.next_offset
-        data: memoryview | bytes = batch[HEADER_SIZE:]
-        if header.compression:
-            from ..log.compression import decompress  # noqa: PLC0415 - only compressed batches need it
-
-            data = decompress(header.compression, data, MAX_DECOMPRESSED_BYTES)
-        records: Sequence[Record] = decode_records(header, data)
         if header.base_offset < position:
             records = [record for record in records if record.offset >= position]
         topic, partition = state.partition
@@ -152,10 +144,30 @@ class Decoder:
         return header.next_offset
 
 
-def _next_batch(frame: bytes, start: int) -> tuple[BatchHeader, memoryview]:
+def next_batch(frame: bytes, start: int) -> tuple[BatchHeader, memoryview]:
+    """The batch at a position of what was fetched. Raises CorruptMessageError for what is no whole batch."""
     header = read_header(frame, start)
     end = start + header.size
     if end > len(frame):
         message = f"the batch is {header.size} bytes long and {len(frame) - start} came"
         raise CorruptMessageError(message)
     return header, memoryview(frame)[start:end]
+
+
+def records_of(header: BatchHeader, batch: memoryview, *, check_crc: bool) -> Sequence[Record]:
+    """The records of one whole batch; none of a control batch, which is not for users.
+
+    Raises CorruptMessageError, UnsupportedCompressionError or InvalidRecordError for a batch that is not right.
+    """
+    if check_crc and (crc := computed_crc(batch)) != header.crc:
+        message = f"the batch's CRC-32C is {crc:#010x} and should be {header.crc:#010x}; it was damaged on its way"
+        raise CorruptMessageError(message)
+    if header.is_control or header.records_count == 0:
+        return ()
+    data: memoryview | bytes = batch[HEADER_SIZE:]
+    if header.compression:
+        from ..log.compression import decompress  # noqa: PLC0415 - only compressed batches need it
+
+        data = decompress(header.compression, data, MAX_DECOMPRESSED_BYTES)
+    records: Sequence[Record] = decode_records(header, data)
+    return records

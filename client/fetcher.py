@@ -46,8 +46,9 @@ class FetchedPartition:
     """One assigned partition."""
 
     __slots__ = (
-        "buffer", "buffer_start", "buffered_bytes", "error", "fetch_offset", "fetching", "generation", "high_watermark",
-        "log_start_offset", "not_before", "partition", "paused", "position", "reset", "resetting",
+        "buffer", "buffer_start", "buffered_bytes", "committed", "consumed", "error", "fetch_offset", "fetching",
+        "generation", "high_watermark", "log_start_offset", "not_before", "partition", "paused", "position", "reset",
+        "resetting", "unplaced",
     )  # fmt: skip
 
     def __init__(self, partition: TopicPartition, reset: int | None) -> None:
@@ -58,6 +59,12 @@ class FetchedPartition:
         self.reset = reset
         """The timestamp (or EARLIEST, LATEST) to start at, to be looked up; None: the position is known."""
         self.resetting = False
+        self.unplaced = False
+        """Whether to start at the group's committed offset, which is not known yet; if there is none, by `reset`."""
+        self.consumed = -1
+        """The position when the user last asked for more: what was handed out before that is done with."""
+        self.committed = -1
+        """What the group's offset is, as far as this consumer knows."""
         self.paused = False
         self.fetching = False
         self.generation = 0
@@ -71,6 +78,11 @@ class FetchedPartition:
         self.not_before = 0.0
         self.error: Exception | None = None
         """To be raised when the user has got everything before it."""
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether there is nothing to ask the brokers: not now, or not by the fetcher."""
+        return self.paused or self.fetching or self.resetting or self.unplaced or self.error is not None
 
     def seek(self, offset: int) -> None:
         """Go on at an offset."""
@@ -93,6 +105,7 @@ class FetchedPartition:
         self.generation += 1
         self.fetching = False
         self.resetting = False
+        self.unplaced = False
         self.buffer.clear()
         self.buffer_start = 0
         self.buffered_bytes = 0
@@ -109,6 +122,8 @@ class Fetcher:
         self.counters = dict.fromkeys(("fetch_requests", "fetch_replies", "bytes_fetched", "fetch_errors"), 0)
         self._io = io
         self._options = options
+        self.has_offsets = options.group_id is not None
+        """Whether partitions start at the committed offsets of a group."""
         self._fetches: dict[Connection, int] = {}
 
     def default_reset(self) -> int | None:
@@ -119,7 +134,8 @@ class Fetcher:
         """Add partitions; those that are there stay as they are. reset None: they raise until the user seeks."""
         for partition in partitions:
             if partition not in self.partitions:
-                self.partitions[partition] = FetchedPartition(partition, reset)
+                state = self.partitions[partition] = FetchedPartition(partition, reset)
+                state.unplaced = self.has_offsets
 
     def revoke(self, keep: set[TopicPartition]) -> None:
         """Drop all partitions but these."""
@@ -142,7 +158,7 @@ class Fetcher:
         lookups: dict[TopicPartition, int] = {}
         by_leader: dict[Connection, list[FetchedPartition]] = {}
         for partition, state in self.partitions.items():
-            if state.paused or state.fetching or state.resetting or state.error is not None or now < state.not_before:
+            if state.is_at_rest or now < state.not_before:
                 continue
             if state.reset is not None:
                 lookups[partition] = state.reset

@@ -16,6 +16,7 @@ import os
 import selectors
 import threading
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -24,7 +25,7 @@ from .connection import FOREVER, Answer, Call, Connection
 from .metadata import ClusterMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from ..transport.message_base import Request
     from .options import CommonOptions
@@ -53,6 +54,8 @@ class Wait(NamedTuple):
 
     condition: Callable[[], Any]
     deadline: float
+    user_task: Awaitable[Any] | None = None
+    """Instead of these: what a user's callback returned, for an event loop to await."""
 
 
 Flow: TypeAlias = "Generator[Wait, Any, T]"
@@ -391,6 +394,12 @@ class ClientIO:
         try:
             wait = next(flow)
             while True:
+                if wait.user_task is not None:
+                    if isinstance(wait.user_task, Coroutine):
+                        wait.user_task.close()
+                    message = "the callback is a coroutine, which only the asyncio clients can await"
+                    wait = flow.throw(TypeError(message))
+                    continue
                 value = self.wait_until(wait.condition, wait.deadline)
                 self.check_open()
                 wait = flow.send(value)

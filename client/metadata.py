@@ -47,6 +47,10 @@ class ClusterMetadata:
         """Grows with every answer."""
         self.auto_create = False
         """Whether asking for a topic creates it: a producer's does."""
+        self.all_topics = False
+        """Whether to know of every topic, for a subscription by pattern."""
+        self.internal: set[str] = set()
+        """The brokers' own ones of the topics known."""
         self.cluster_id = ""
         self.controller_id = -1
         self.nodes: dict[int, str] = {}
@@ -125,7 +129,8 @@ class ClusterMetadata:
         self._under_way = True
         options = self._io.options
         connection = self._asked = self.any_connection()
-        request = MetadataRequest(sorted(self._interest), self.auto_create)
+        topics = None if self.all_topics else sorted(self._interest)
+        request = MetadataRequest(topics, self.auto_create)
         connection.submit(Call(request, self._answered, now + options.request_timeout_ms / 1000), now)
 
     def next_deadline(self) -> float:
@@ -156,9 +161,17 @@ class ClusterMetadata:
         self.version += 1
         self.cluster_id = reply.cluster_id
         self.controller_id = reply.controller_id
-        self.nodes = {broker.node_id: _address(broker.host, broker.port) for broker in reply.brokers}
+        self.nodes = {broker.node_id: node_address(broker.host, broker.port) for broker in reply.brokers}
         for topic in reply.topics:
             self._learn(topic)
+        if self.all_topics:
+            self._forget_all_but({topic.topic for topic in reply.topics})
+
+    def _forget_all_but(self, there: set[str]) -> None:
+        for topic in self.topics.keys() - there:
+            del self.topics[topic]
+        for topic in self._interest - there:
+            self.errors[topic] = UnknownTopicOrPartitionError(f"there is no topic {topic!r}")
 
     def _learn(self, info: TopicInfo) -> None:
         if info.error_code:
@@ -179,6 +192,8 @@ class ClusterMetadata:
             self.errors.pop(info.topic, None)
         same = self._topic_ids.get(info.topic) == info.topic_id
         self._topic_ids[info.topic] = info.topic_id
+        if info.is_internal:
+            self.internal.add(info.topic)
         known = self.topics.get(info.topic, {}) if same else {}
         for number, state in states.items():
             old = known.get(number)
@@ -187,5 +202,6 @@ class ClusterMetadata:
         self.topics[info.topic] = dict(sorted(states.items()))
 
 
-def _address(host: str, port: int) -> str:
+def node_address(host: str, port: int) -> str:
+    """A node's ZeroMQ address."""
     return f"tcp://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"tcp://{host}:{port}"

@@ -10,9 +10,13 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ConfigError
+from ..groups.assignors import ASSIGNORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from ..errors import ZmqBrokerError
+    from .types import TopicPartition
 
 DEFAULT_PORT = 9292
 MAX_MS = 2**31 - 1
@@ -141,7 +145,22 @@ class ConsumerOptions(CommonOptions):
     """What a consumer can be told."""
 
     group_id: str | None = None
-    """Consumer groups are not available in this version: None."""
+    """The consumer group to share topics with, and to commit offsets for; None: read alone, commit nothing."""
+    group_instance_id: str | None = None
+    """Makes a static member (KIP-345): it may restart within its session time-out and no rebalance happens."""
+    enable_auto_commit: bool = True
+    """Commit what was handed out before the user asked for more, now and then, before rebalances and at the end."""
+    auto_commit_interval_ms: int = _number(5_000, 1, MAX_MS)
+    """How often that is."""
+    session_timeout_ms: int = _number(45_000, 1, MAX_MS)
+    """After so long without a heartbeat the group goes on without this member."""
+    heartbeat_interval_ms: int = _number(3_000, 1, MAX_MS)
+    """How long the coordinator may hold a heartbeat's answer back; well below the session time-out."""
+    max_poll_interval_ms: int = _number(300_000, 1, MAX_MS)
+    """How long the user may be busy with what it got; then this member leaves the group, so that others go on."""
+    partition_assignment_strategy: Sequence[str] = ("range", "cooperative-sticky")
+    """Names of assignors by preference: range, roundrobin, sticky, cooperative-sticky. Members keep what they have
+    during a rebalance if all named are cooperative (KIP-429)."""
     key_deserializer: Callable[[bytes], Any] | None = None
     """Makes a key of its bytes; not called for a record without key."""
     value_deserializer: Callable[[bytes], Any] | None = None
@@ -167,14 +186,10 @@ class ConsumerOptions(CommonOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.group_id is not None:
-            message = (
-                f"group_id={self.group_id!r}: consumer groups are not available in this version; leave group_id out"
-                " to read topics alone"
-            )
-            raise ConfigError(message)
+        _check_group(self)
         _check_choice("auto_offset_reset", self.auto_offset_reset, RESETS)
         _check_bool("check_crcs", self.check_crcs)
+        _check_bool("enable_auto_commit", self.enable_auto_commit)
         _check_bool("allow_auto_create_topics", self.allow_auto_create_topics)
         for name in ("key_deserializer", "value_deserializer"):
             _check_callable(name, getattr(self, name))
@@ -183,6 +198,48 @@ class ConsumerOptions(CommonOptions):
     def reset(self) -> str:
         """latest, earliest or none."""
         return RESETS[self.auto_offset_reset]
+
+    @property
+    def is_cooperative(self) -> bool:
+        """Whether this member keeps its partitions while its group rebalances."""
+        return all(ASSIGNORS[name].cooperative for name in self.partition_assignment_strategy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareConsumerOptions(CommonOptions):
+    """What a share consumer can be told."""
+
+    group_id: str = ""
+    """The share group, which is a queue over its topics; it must be given."""
+    acknowledgement_mode: str = "implicit"
+    """implicit: asking for more accepts what was delivered before; explicit: each record is acknowledged by a call."""
+    key_deserializer: Callable[[bytes], Any] | None = None
+    """Makes a key of its bytes; not called for a record without key."""
+    value_deserializer: Callable[[bytes], Any] | None = None
+    """Makes a value of its bytes; not called for a record without value."""
+    max_poll_records: int = _number(500, 1, 500_000)
+    """The most records that one poll returns; a fast worker holds up to twice as many."""
+    fetch_max_wait_ms: int = _number(500, 0, MAX_MS)
+    """How long a broker waits for a record before it answers."""
+    fetch_max_bytes: int = _number(50 * 1024 * 1024, 1, MAX_BYTES)
+    """The most that one fetch answers; a larger batch still comes whole."""
+    consumer_timeout_ms: float = _number(float("inf"), 0, float("inf"))
+    """How long iteration waits for a record before it ends; inf: for ever."""
+    check_crcs: bool = True
+    """Check each batch's CRC-32C before its records are handed out."""
+    on_acknowledge_error: Callable[[TopicPartition, ZmqBrokerError, list[tuple[int, int]]], None] | None = None
+    """Called with the partition, the error and the ranges of offsets (both ends included) of acknowledgements that do
+    not hold; None: they are logged. `commit` raises the first of them in any case."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.group_id, str) or not self.group_id:
+            message = f"group_id={self.group_id!r}: a share consumer needs the name of its group"
+            raise ConfigError(message)
+        _check_choice("acknowledgement_mode", self.acknowledgement_mode, {"implicit": None, "explicit": None})
+        _check_bool("check_crcs", self.check_crcs)
+        for name in ("key_deserializer", "value_deserializer", "on_acknowledge_error"):
+            _check_callable(name, getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +307,29 @@ def _check_choice(name: str, value: Any, choices: Mapping[Any, Any]) -> None:
 def _check_bool(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         message = f"{name}={value!r}: True or False is expected"
+        raise ConfigError(message)
+
+
+def _check_group(options: ConsumerOptions) -> None:
+    for name in ("group_id", "group_instance_id"):
+        value = getattr(options, name)
+        if value is not None and (not isinstance(value, str) or not value):
+            message = f"{name}={value!r}: a text of one letter or more is expected, or None"
+            raise ConfigError(message)
+    if options.group_instance_id is not None and options.group_id is None:
+        message = f"group_instance_id={options.group_instance_id!r} is of no use without a group_id; give that too"
+        raise ConfigError(message)
+    heartbeat, session = options.heartbeat_interval_ms, options.session_timeout_ms
+    if heartbeat >= session:
+        message = (
+            f"heartbeat_interval_ms={heartbeat} is not below session_timeout_ms={session}: the session would end"
+            " between two heartbeats; make it a third of that or less"
+        )
+        raise ConfigError(message)
+    names = options.partition_assignment_strategy
+    known = ", ".join(ASSIGNORS)
+    if isinstance(names, str) or not names or not all(name in ASSIGNORS for name in names):
+        message = f"partition_assignment_strategy={names!r}: a list of some of {known} is expected"
         raise ConfigError(message)
 
 

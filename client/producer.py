@@ -14,10 +14,11 @@ from .options import ProducerOptions, make_options
 from .partitioner import positive_hash
 from .router import Router
 from .sender import Sender, headers_size
-from .values import as_bytes, checked_headers, checked_timestamp, how_many, pairs_of
+from .values import as_bytes, checked_headers, checked_timestamp, how_many, pairs_of, with_deliver_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
     from types import TracebackType
     from typing import Self
 
@@ -97,13 +98,19 @@ class Producer:
         headers: Sequence[tuple[str, bytes | None]] | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
+        deliver_at: int | datetime | None = None,
     ) -> RecordFuture:
         """Send one record; returns a future of where it will be.
+
+        With deliver_at (a datetime, or milliseconds since 1970) share groups deliver it not before then; a consumer
+        reads it as any other.
 
         Returns at once unless the buffer is full or the topic not yet known (max_block_ms). Raises BufferTimeoutError,
         MessageTooLargeError, ClosedError, the error that keeps the topic from being known, and TypeError for what is
         not bytes without a serializer; everything that happens later is the future's.
         """
+        if deliver_at is not None:
+            headers = with_deliver_at(headers, deliver_at)
         if headers is None and partition is None and timestamp_ms is None and type(value) is bytes:
             if key is None:
                 size = len(value) + RECORD_OVERHEAD

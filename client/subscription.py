@@ -1,10 +1,11 @@
-"""Which partitions a consumer reads: those of its topics, as they come and go, or those assigned by hand."""
+"""Which partitions a consumer reads: those of its topics as they come and go, its group's, or some assigned by hand."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from ..errors import UnknownTopicOrPartitionError, ZmqBrokerError
+from ..errors import ConfigError, UnknownTopicOrPartitionError, ZmqBrokerError
 from ..transport.messages import EARLIEST, MetadataReply, MetadataRequest
 from .connection import FOREVER
 from .io import Wait, body_of
@@ -14,14 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .fetcher import Fetcher
+    from .group_member import GroupMember
     from .io import ClientIO, Flow
 
 
 class Subscription:
     """A driver that keeps the fetcher's partitions in step with the metadata. Changed under the client's lock."""
 
-    def __init__(self, io: ClientIO, fetcher: Fetcher) -> None:
+    def __init__(self, io: ClientIO, fetcher: Fetcher, member: GroupMember | None = None) -> None:
         self.topics: set[str] | None = None
+        self._pattern: re.Pattern[str] | None = None
+        self._member = member
+        """Set: a group says which partitions of the topics are read."""
         self.error: ZmqBrokerError | None = None
         """Why a topic can never be read: raised to the user once."""
         self._io = io
@@ -34,12 +39,32 @@ class Subscription:
         self._refused: set[str] = set()
 
     def subscribe(self, topics: set[str]) -> None:
-        """Read all partitions of some topics."""
+        """Read all partitions of some topics, or the group's share of them."""
         self._forget()
-        self.topics = topics
-        self._fetcher.revoke({partition for partition in self._fetcher.partitions if partition.topic in topics})
-        self._watched &= topics
+        self._set_topics(topics)
         self._io.metadata.add_topics(topics)
+
+    def subscribe_pattern(self, pattern: str) -> None:
+        """Read all topics whose names match, internal ones excepted. Raises ConfigError."""
+        try:
+            compiled = re.compile(pattern)
+        except (re.error, TypeError) as error:
+            message = f"pattern={pattern!r} is no regular expression: {error}"
+            raise ConfigError(message) from None
+        self._forget()
+        self.topics = set()
+        self._pattern = compiled
+        self._io.metadata.all_topics = True
+        self._io.metadata.refresh(at_once=True)
+
+    def _set_topics(self, topics: set[str]) -> None:
+        self.topics = topics
+        if self._member is None:
+            self._fetcher.revoke({partition for partition in self._fetcher.partitions if partition.topic in topics})
+            self._watched &= topics
+        else:
+            self._fetcher.revoke(self._member.owned)  # what was assigned by hand
+            self._member.subscribe(topics)
 
     def assign(self, partitions: list[TopicPartition]) -> None:
         """Read some partitions."""
@@ -53,14 +78,16 @@ class Subscription:
             self._io.metadata.add_topics(self._assigned)
 
     def clear(self) -> None:
-        """Read nothing."""
+        """Read nothing; what a group has assigned is for its session to give up."""
         self._forget()
         self.topics = None
         self._watched.clear()
-        self._fetcher.revoke(set())
+        self._fetcher.revoke(set() if self._member is None else self._member.owned)
 
     def _forget(self) -> None:
         self._io.metadata.forget_topics((self.topics or set()) | self._assigned)
+        self._io.metadata.all_topics = False
+        self._pattern = None
         self._assigned = set()
         self._refused.clear()
         self.error = None
@@ -72,14 +99,20 @@ class Subscription:
         metadata = self._io.metadata
         if metadata.version == self._version:
             return
-        self._version = metadata.version
+        first, self._version = self._version < 0, metadata.version
+        if self._pattern is not None:
+            matching = {
+                topic for topic in metadata.topics if topic not in metadata.internal and self._pattern.match(topic)
+            }
+            if matching != self.topics or first:
+                self._set_topics(matching)
         for topic in (self.topics or set()) | self._assigned:
             error = metadata.errors.get(topic)
             if error is not None and not error.retriable and topic not in self._refused:
                 self._refused.add(topic)
                 self.error = error
                 self._io.progress += 1
-        for topic in self.topics or ():
+        for topic in (self.topics or ()) if self._member is None else ():
             if topic in metadata.topics:
                 self._take_up(topic, metadata.topics[topic])
             elif isinstance(metadata.errors.get(topic), UnknownTopicOrPartitionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +42,34 @@ def checked_timestamp(timestamp_ms: Any) -> int:
         message = f"timestamp_ms={timestamp_ms!r}: milliseconds since 1970 are expected, 0 or more"
         raise ValueError(message)
     return timestamp_ms
+
+
+DELIVER_AT = "__deliver_at"
+"""The header that says when share groups deliver a record: milliseconds since 1970, as decimal text."""
+
+
+def with_deliver_at(
+    headers: Sequence[tuple[str, bytes | None]] | None, deliver_at: Any
+) -> list[tuple[str, bytes | None]]:
+    """Headers, and the one that says when share groups deliver the record. Raises TypeError or ValueError."""
+    if isinstance(deliver_at, datetime):
+        if deliver_at.utcoffset() is None:
+            message = f"deliver_at={deliver_at!r} has no time zone; give it one, for example datetime.now(UTC)"
+            raise ValueError(message)
+        when_ms: Any = round(deliver_at.timestamp() * 1000)
+    else:
+        when_ms = deliver_at
+    if type(when_ms) is not int:
+        message = f"deliver_at={deliver_at!r}: a datetime or whole milliseconds since 1970 are expected"
+        raise TypeError(message)
+    if not 0 <= when_ms < 2**63:
+        message = f"deliver_at={deliver_at!r}: a time from 1970 on is expected, in milliseconds"
+        raise ValueError(message)
+    pairs = checked_headers(headers or ())
+    if any(name == DELIVER_AT for name, _ in pairs):
+        message = f"deliver_at and a header {DELIVER_AT} are given: one of them is enough"
+        raise ValueError(message)
+    return [*pairs, (DELIVER_AT, b"%d" % when_ms)]
 
 
 def pairs_of(values: list[Any], keys: Sequence[Any]) -> list[tuple[Any, Any]]:

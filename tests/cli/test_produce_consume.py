@@ -174,3 +174,11 @@ def test_a_progress_bar_is_drawn_on_a_terminal_only(zmqbroker_topic, at, tmp_pat
     os.close(master)
     assert "━".encode() in drawn
     assert b"20,000 records" in drawn
+
+
+def test_a_group_goes_on_where_it_was(produce, consume, zmqbroker_topic):
+    assert produce(stdin=b"one\ntwo\nthree\nfour\n").returncode == 0
+    group = ["--group", f"cli-{zmqbroker_topic}", "--from-beginning"]
+    first = consume(*group, "--max-messages", "2")
+    assert first.stdout.splitlines() == [b"one", b"two"]
+    assert consume(*group, "--max-messages", "2").stdout.splitlines() == [b"three", b"four"]

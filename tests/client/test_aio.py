@@ -181,7 +181,8 @@ def test_send_many_with_keys_and_a_timestamp(server):
 FLOWS = {
     Producer: "block_deadline drained flushed has_room knows prepare_many raise_failures room send_some shut"
     " topic_known",
-    Consumer: "all_topics chunk_came offsets polled positioned take_chunk topic_partitions",
+    Consumer: "all_topics asking_committed chunk_came closing committing offsets polled positioned shut take_chunk"
+    " topic_partitions",
     Admin: "",
 }
 """What a class has only for its twin's use."""

@@ -309,7 +309,11 @@ def test_after_close_nothing_is_read(server):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"group_id": "g"}, "consumer groups are not available in this version"),
+        ({"group_id": ""}, "group_id"),
+        ({"group_instance_id": "i"}, "without a group_id"),
+        ({"group_id": "g", "heartbeat_interval_ms": 45_000}, "not below session_timeout_ms=45000"),
+        ({"group_id": "g", "partition_assignment_strategy": ["best"]}, "range, roundrobin"),
+        ({"group_id": "g", "enable_auto_commit": 1}, "True or False"),
         ({"auto_offset_rest": "earliest"}, "did you mean auto_offset_reset"),
         ({"auto_offset_reset": "first"}, "auto_offset_reset"),
         ({"max_poll_records": 0}, "max_poll_records"),
