@@ -6,12 +6,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo start test check format docs bench clean
+.PHONY: help demo start test chaos-groups chaos-queue check format docs bench clean
 
 help:
 	@echo "make demo    run the main job on real input: stream a text, kill the broker midway, compare every line"
 	@echo "make start   run a broker on tcp://127.0.0.1:9292 with its data in ./zmqbroker-data"
 	@echo "make test    run the tests, in random order"
+	@echo "make chaos-groups  members of a consumer group join, leave, die and hang, for five minutes with each assignor"
+	@echo "make chaos-queue   a queue of 1,000,000 records; two of eight workers crash again and again, the broker once"
 	@echo "make check   lint, format and types: ruff, mypy --strict, pyright"
 	@echo "make bench   measure the figures this project is held to"
 	@echo "make format  let ruff put the code into shape"
@@ -34,6 +36,12 @@ start: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos-groups: $(STAMP)
+	$(BIN)/python tests/faults/group_chaos.py $(ARGS)
+
+chaos-queue: $(STAMP)
+	$(BIN)/python tests/faults/queue_chaos.py $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

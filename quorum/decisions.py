@@ -23,6 +23,7 @@ from ..errors import (
     UnknownTopicOrPartitionError,
 )
 from ..setting_values import parse, value_text
+from ..group_config import NO_DEAD_LETTER_TOPIC
 from ..settings import group_setting, normalised_overrides, topic_setting
 from ..transport.config_messages import (
     CLIENT_RESOURCE,
@@ -359,10 +360,22 @@ def _altered_group(
             if key in given
         }
         after = {**image.config_of(GROUP_RESOURCE, change.name), **normal}
-        config.group_defaults.with_overrides(after)
+        _check_dead_letter_topic(config.group_defaults.with_overrides(after).errors_deadletterqueue_topic_name)
     except ConfigError as error:
         raise InvalidConfigError(error.message) from error
     return normal, [settings[key].name for key, value in change.configs if value is None]
+
+
+def _check_dead_letter_topic(name: str) -> None:
+    """Refuse to send dead letters where no topic can be, or into the state of the coordinators."""
+    if name in ("", NO_DEAD_LETTER_TOPIC):
+        return
+    try:
+        check_topic_name(name)
+        check_not_internal(name, "write dead letters to it")
+    except InvalidTopicError as error:
+        message = f"errors.deadletterqueue.topic.name={name[:40]!r}: {error.message}"
+        raise InvalidConfigError(message) from error
 
 
 def _topic_setting_name(key: str) -> str:

@@ -12,6 +12,13 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 RUN_HERE = {"pubsub_publisher.py", "pubsub_subscriber.py", "burst_absorbed.py", "demo.py"}
+IN_TEST_QUEUE_EXAMPLES = {
+    "queue_producer.py",
+    "queue_worker.py",
+    "point_to_point.py",
+    "delayed_job.py",
+    "dead_letters.py",
+}
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def start(zmqbroker_server):
 
 
 def test_every_example_has_a_test():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == RUN_HERE
+    assert {path.name for path in EXAMPLES.glob("*.py")} == RUN_HERE | IN_TEST_QUEUE_EXAMPLES
 
 
 def test_every_subscriber_sees_every_message(start, zmqbroker_topic):
