@@ -103,8 +103,10 @@ class DeadLetters(Alarmed):
                 return
             found = self._next(now_ms)
             if found is None:
-                for held in self._held.values():
-                    self._group.coordinator.set_alarm(self, min(entry.until_ms for entry in held.values()))
+                times = [entry.until_ms for held in self._held.values() for entry in held.values()]
+                later = [time for time in times if time > now_ms]
+                if later:
+                    self._group.coordinator.set_alarm(self, min(later))
                 return
             self._begin(*found)
 
@@ -121,7 +123,9 @@ class DeadLetters(Alarmed):
             if queue.machine is None or not queue.is_end_checked():
                 continue
             found = queue.machine.next_archiving()
-            if found is not None and queue in self._held:
+            if found is None:
+                self._held.pop(queue, None)
+            elif queue in self._held:
                 found = self._next_beside(queue, queue.machine, now_ms)
             if found is not None:
                 return queue, found
@@ -189,30 +193,19 @@ class DeadLetters(Alarmed):
 
     def _read(self, answer: Reply) -> None:
         """The batch of the first record that has to go."""
-        queue, machine = self._queue, self._machine
-        assert queue is not None, "something is read for no queue"
-        assert machine is not None, "something is read for no queue"
-        if not self._is_current():
+        queue, found = self._queue, self._still_archiving()
+        if queue is None or found is None:
             self._done()
             return
         if not isinstance(answer, Answer):
-            self._hold(
-                answer.error if isinstance(answer, Refusal) else LeaderNotAvailableError("the read was given up")
-            )
+            error = answer.error if isinstance(answer, Refusal) else LeaderNotAvailableError("the read was given up")
+            self._hold(error)
             return
         assert isinstance(answer.body, PartitionFetched), f"a read was answered with {answer.body!r}"
         body = answer.body
         if body.error_code == OffsetOutOfRangeError.code and body.log_start_offset > self._first:
             self._archive(self._first, min(self._last, body.log_start_offset - 1))  # deleted by the topic's retention
             return
-        if not machine.start_offset <= self._first < machine.next_offset:
-            self._done()
-            return
-        found = machine.ranges.at(self._first)
-        if found.state != ARCHIVING:
-            self._done()
-            return
-        found = found._replace(first=self._first)
         if body.error_code == CorruptMessageError.code:
             self._append_unreadable(found, self._first, f"it cannot be read: {body.error_message}")
             return
@@ -225,6 +218,14 @@ class DeadLetters(Alarmed):
             self._append_unreadable(found, self._first, f"it cannot be read: {error.message}")
             return
         self._write(chunk, found)
+
+    def _still_archiving(self) -> Range | None:
+        """What is still to go, from the first offset on; None: it has changed while the read was under way."""
+        machine = self._machine
+        if machine is None or not self._is_current() or not machine.start_offset <= self._first < machine.next_offset:
+            return None
+        found = machine.ranges.at(self._first)
+        return found._replace(first=self._first) if found.state == ARCHIVING else None
 
     def _write(self, chunk: Chunk, found: Range) -> None:
         """Write the letters of one batch, as many as one batch of letters takes."""
@@ -383,4 +384,4 @@ class DeadLetters(Alarmed):
 
 
 def _wait_ms(failures: int) -> float:
-    return min(_RETRY_MAX_MS, _RETRY_MS * 2 ** min(failures - 1, 10))
+    return min(_RETRY_MAX_MS, _RETRY_MS * (1 << min(failures - 1, 10)))

@@ -178,6 +178,9 @@ class ShareFetchCall(ShareCall):
 
     def on_deadline(self) -> None:
         """Have the wait ended, and wait for the answer: what is leased with it must reach the client."""
+        if self._coordinator is None or not self._coordinator.is_alive():
+            self.fail(CoordinatorNotAvailableError("the coordinator of the group has stopped: try again"))
+            return
         self.deadline_ms = self.session.context.clock.monotonic_ms() + _GRACE_MS
         self.end_wait()
 

@@ -22,8 +22,8 @@ from ..errors import (
     TopicExistsError,
     UnknownTopicOrPartitionError,
 )
-from ..setting_values import parse, value_text
 from ..group_config import NO_DEAD_LETTER_TOPIC
+from ..setting_values import parse, value_text
 from ..settings import group_setting, normalised_overrides, topic_setting
 from ..transport.config_messages import (
     CLIENT_RESOURCE,

@@ -94,8 +94,8 @@ class ShareMachine(RuleBasedStateMachine):
     @rule(member=MEMBERS, most=st.integers(1, 8))
     def acquire(self, member: str, most: int) -> None:
         """The lowest record that is due comes first, and nothing that is due is held back."""
-        self._give_up_worn_out()
         while most > 0:
+            self._give_up_worn_out()
             found = self.machine.next_available(self.wall, RULES)
             while found is not None and found.is_unseen:
                 for run in due_runs(self._runs(found.first, found.last), found.first, found.last, self.wall):
@@ -116,8 +116,11 @@ class ShareMachine(RuleBasedStateMachine):
             most -= last - found.first + 1
 
     def _give_up_worn_out(self) -> None:
+        """What had all of its deliveries is found when it comes up: not behind one that may be delivered."""
         for record in self.model.values():
-            if self._due(record) and record.count >= RULES.count_limit:
+            if self._due(record):
+                if record.count < RULES.count_limit:
+                    return
                 record.state, record.not_before = ARCHIVING, 0
 
     @precondition(lambda self: self.model)
