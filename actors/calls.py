@@ -15,8 +15,8 @@ from ..errors import (
     RequestTimedOutError,
     UnknownTopicOrPartitionError,
 )
-from .commands import Answer, Command, Refusal
-from .context import partition_address
+from .commands import Answer, Command, ControllerCall, Refusal
+from .context import CONTROLLER, partition_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,6 +177,13 @@ class PartitionsCall(GatherCall):
             if self.results[index] is None:
                 self.results[index] = self.error(entry, RequestTimedOutError(_TOO_LATE))
         self.complete()
+
+
+def ask_controller(session: CallOwner, call: Call, request: Request) -> None:
+    """Send a request to the controller of this node."""
+    controller = session.reactor.lookup(CONTROLLER)
+    assert controller is not None, "a node without a controller takes no clients"
+    controller.tell(ControllerCall(session.actor_ref, call, 0, request))
 
 
 def not_here(context: NodeContext, topic: str, partition: int) -> BrokerError:

@@ -208,9 +208,8 @@ class Coordinator(ReactorActor):
     # ---- appending
 
     def _append_staged(self) -> None:
-        leader = self.reactor.lookup(partition_address(self.TOPIC, self.partition))
+        leader = self._leader()
         if leader is None:
-            self._start_over(CoordinatorNotAvailableError(f"{self.name} has no leader on this node at the moment"))
             return
         staged, self._staged = self._staged, []
         chunks: list[list[Any]] = [[]]
@@ -259,6 +258,13 @@ class Coordinator(ReactorActor):
         load_id = self._load_id
         self.reactor.call_later(_RELOAD_MS, lambda: self._load_again(load_id))
 
+    def _leader(self) -> Ref | None:
+        """The partition's leader; without one the coordinator starts over."""
+        leader = self.reactor.lookup(partition_address(self.TOPIC, self.partition))
+        if leader is None:
+            self._start_over(CoordinatorNotAvailableError(f"{self.name} has no leader on this node at the moment"))
+        return leader
+
     def _give_up(self, why: str) -> None:
         self._staged.clear()
         self._in_flight.clear()
@@ -275,10 +281,9 @@ class Coordinator(ReactorActor):
             self._load()
 
     def _load(self) -> None:
-        leader = self.reactor.lookup(partition_address(self.TOPIC, self.partition))
         self._load_end = -1
+        leader = self._leader()
         if leader is None:
-            self._start_over(CoordinatorNotAvailableError(f"{self.name} has no leader on this node at the moment"))
             return
         self.forget()
         leader.tell(DescribeDir(self.actor_ref, ("load", self._load_id), 0))
@@ -322,9 +327,8 @@ class Coordinator(ReactorActor):
 
     def _load_more(self) -> None:
         if self._load_offset < self._load_end:
-            leader = self.reactor.lookup(partition_address(self.TOPIC, self.partition))
+            leader = self._leader()
             if leader is None:
-                self._start_over(CoordinatorNotAvailableError(f"{self.name} has no leader on this node at the moment"))
                 return
             leader.tell(Read(self.actor_ref, ("load", self._load_id), 0, self._load_offset, _READ_BYTES, -1))
             return

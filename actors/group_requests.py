@@ -24,9 +24,9 @@ from ..transport import group_messages as g
 from ..transport import share_messages as s
 from ..transport.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC
 from ..transport.messages import CreateTopicsRequest, TopicsReply
-from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall
-from .commands import Answer, ControllerCall, CoordinatorCall, EndWait, Refusal, SharedAnswer
-from .context import CONTROLLER, coordinator_address
+from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall, ask_controller
+from .commands import Answer, CoordinatorCall, EndWait, Refusal, SharedAnswer
+from .context import coordinator_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,10 +81,8 @@ class FindCoordinatorCall(Call):
         if self._topic in context.image.topics:
             self._describe()
             return
-        controller = self.session.reactor.lookup(CONTROLLER)
-        assert controller is not None, "a node without a controller takes no clients"
         wanted = CreateTopicsRequest([internal_topic(self._topic, context.config)], int(DEFAULT_TIMEOUT_MS))
-        controller.tell(ControllerCall(self.session.actor_ref, self, 0, wanted))
+        ask_controller(self.session, self, wanted)
 
     def on_answer(self, answer: Answer) -> None:
         """Answer, now that the topic is there, whoever made it."""

@@ -55,9 +55,9 @@ from ..transport.messages import (
     TopicsReply,
 )
 from ..version import VERSION
-from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall, PartitionsCall
-from .commands import Answer, Append, ControllerCall, DeleteBefore, DescribeDir, FindEpochEnd, FindOffset, Refusal
-from .context import CONTROLLER, partition_address
+from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall, PartitionsCall, ask_controller
+from .commands import Answer, Append, DeleteBefore, DescribeDir, FindEpochEnd, FindOffset, Refusal
+from .context import partition_address
 from .fetch_call import FetchCall
 from .group_requests import GROUP_CALLS
 
@@ -220,13 +220,6 @@ class ControllerRequestCall(Call):
     def on_answer(self, answer: Answer) -> None:
         """Reply with the controller's answer."""
         self.reply(answer.body)
-
-
-def ask_controller(session: CallOwner, call: Call, request: Request) -> None:
-    """Send a request to the controller of this node."""
-    controller = session.reactor.lookup(CONTROLLER)
-    assert controller is not None, "a node without a controller takes no clients"
-    controller.tell(ControllerCall(session.actor_ref, call, 0, request))
 
 
 class MetadataCall(Call):
