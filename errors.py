@@ -19,55 +19,151 @@ pass them on unchanged. A message is one sentence that says what was wrong, with
 
 from __future__ import annotations
 
-from typing import ClassVar
+from .cluster_errors import (
+    BrokerIdNotRegisteredError,
+    BrokerNotAvailableError,
+    DuplicateBrokerRegistrationError,
+    DuplicateVoterError,
+    ElectionNotNeededError,
+    EligibleLeadersNotAvailableError,
+    FetchSessionIdNotFoundError,
+    InconsistentTopicIdError,
+    InconsistentVoterSetError,
+    IneligibleReplicaError,
+    InvalidFetchSessionEpochError,
+    InvalidReplicaAssignmentError,
+    InvalidUpdateVersionError,
+    NewLeaderElectedError,
+    NoReassignmentInProgressError,
+    PositionOutOfRangeError,
+    PreferredLeaderNotAvailableError,
+    ReassignmentInProgressError,
+    ReplicaNotAvailableError,
+    SnapshotNotFoundError,
+    StaleBrokerEpochError,
+    UnknownTopicIdError,
+    VoterNotFoundError,
+)
+from .error_base import (
+    BrokerError,
+    BufferTimeoutError,
+    ClientError,
+    ClosedError,
+    CommitFailedError,
+    ConfigError,
+    IllegalStateError,
+    RetriableError,
+    ZmqBrokerError,
+)
+from .group_errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    FencedInstanceIdError,
+    GroupIdNotFoundError,
+    GroupMaxSizeReachedError,
+    GroupSubscribedToTopicError,
+    IllegalGenerationError,
+    InconsistentGroupProtocolError,
+    InvalidCommitOffsetSizeError,
+    InvalidGroupIdError,
+    InvalidRecordStateError,
+    InvalidSessionTimeoutError,
+    MemberIdRequiredError,
+    NonEmptyGroupError,
+    NotCoordinatorError,
+    OffsetMetadataTooLargeError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 
-
-class ZmqBrokerError(Exception):
-    """Base of every error that zmqbroker raises on purpose."""
-
-    retriable: ClassVar[bool] = False
-
-    @property
-    def message(self) -> str:
-        """The sentence that says what was wrong."""
-        return str(self.args[0]) if self.args else (self.__doc__ or type(self).__name__)
-
-
-class ClientError(ZmqBrokerError):
-    """Raised by the client library itself."""
-
-
-class BufferTimeoutError(ClientError):
-    """The producer's buffer stayed full for longer than max_block_ms."""
-
-
-class ClosedError(ClientError):
-    """The producer, consumer or admin client is closed."""
-
-
-class CommitFailedError(ClientError):
-    """The group has rebalanced: what this consumer wanted to commit may belong to another member now."""
-
-
-class ConfigError(ClientError, ValueError):
-    """A setting is unknown, or its value is not allowed."""
-
-
-class IllegalStateError(ClientError):
-    """The method cannot be called in the state that the client is in."""
-
-
-class BrokerError(ZmqBrokerError):
-    """An error that a broker answers, with Kafka's code and name."""
-
-    code: ClassVar[int] = -1
-    name: ClassVar[str] = "UNKNOWN_SERVER_ERROR"
-
-
-class RetriableError(BrokerError):
-    """The same request may succeed when it is sent again, perhaps after a metadata refresh."""
-
-    retriable = True
+__all__ = [
+    "BY_CODE",
+    "BrokerError",
+    "BrokerIdNotRegisteredError",
+    "BrokerNotAvailableError",
+    "BufferTimeoutError",
+    "ClientError",
+    "ClosedError",
+    "CommitFailedError",
+    "ConfigError",
+    "CoordinatorLoadInProgressError",
+    "CoordinatorNotAvailableError",
+    "CorruptMessageError",
+    "DuplicateBrokerRegistrationError",
+    "DuplicateSequenceError",
+    "DuplicateVoterError",
+    "ElectionNotNeededError",
+    "EligibleLeadersNotAvailableError",
+    "FencedInstanceIdError",
+    "FencedLeaderEpochError",
+    "FetchSessionIdNotFoundError",
+    "GroupIdNotFoundError",
+    "GroupMaxSizeReachedError",
+    "GroupSubscribedToTopicError",
+    "IllegalGenerationError",
+    "IllegalStateError",
+    "InconsistentClusterIdError",
+    "InconsistentGroupProtocolError",
+    "InconsistentTopicIdError",
+    "InconsistentVoterSetError",
+    "IneligibleReplicaError",
+    "InvalidCommitOffsetSizeError",
+    "InvalidConfigError",
+    "InvalidFetchSessionEpochError",
+    "InvalidGroupIdError",
+    "InvalidPartitionsError",
+    "InvalidProducerEpochError",
+    "InvalidRecordError",
+    "InvalidRecordStateError",
+    "InvalidReplicaAssignmentError",
+    "InvalidReplicationFactorError",
+    "InvalidRequestError",
+    "InvalidRequiredAcksError",
+    "InvalidSessionTimeoutError",
+    "InvalidTimestampError",
+    "InvalidTopicError",
+    "InvalidUpdateVersionError",
+    "LeaderNotAvailableError",
+    "MemberIdRequiredError",
+    "MessageTooLargeError",
+    "NetworkError",
+    "NewLeaderElectedError",
+    "NoReassignmentInProgressError",
+    "NonEmptyGroupError",
+    "NotControllerError",
+    "NotCoordinatorError",
+    "NotEnoughReplicasAfterAppendError",
+    "NotEnoughReplicasError",
+    "NotLeaderOrFollowerError",
+    "OffsetMetadataTooLargeError",
+    "OffsetOutOfRangeError",
+    "OutOfOrderSequenceError",
+    "PolicyViolationError",
+    "PositionOutOfRangeError",
+    "PreferredLeaderNotAvailableError",
+    "ReassignmentInProgressError",
+    "RebalanceInProgressError",
+    "RecordListTooLargeError",
+    "ReplicaNotAvailableError",
+    "RequestTimedOutError",
+    "RetriableError",
+    "SnapshotNotFoundError",
+    "StaleBrokerEpochError",
+    "StorageError",
+    "ThrottlingQuotaExceededError",
+    "TopicExistsError",
+    "UnknownLeaderEpochError",
+    "UnknownMemberIdError",
+    "UnknownProducerIdError",
+    "UnknownServerError",
+    "UnknownTopicIdError",
+    "UnknownTopicOrPartitionError",
+    "UnsupportedCompressionError",
+    "UnsupportedVersionError",
+    "VoterNotFoundError",
+    "ZmqBrokerError",
+    "error_for",
+]
 
 
 class UnknownServerError(BrokerError):
@@ -123,39 +219,11 @@ class MessageTooLargeError(BrokerError):
     name = "MESSAGE_TOO_LARGE"
 
 
-class OffsetMetadataTooLargeError(BrokerError):
-    """The metadata of an offset commit is longer than allowed."""
-
-    code = 12
-    name = "OFFSET_METADATA_TOO_LARGE"
-
-
 class NetworkError(RetriableError):
     """The connection broke before the answer came; whether the request took effect is unknown."""
 
     code = 13
     name = "NETWORK_EXCEPTION"
-
-
-class CoordinatorLoadInProgressError(RetriableError):
-    """The coordinator is still reading its log."""
-
-    code = 14
-    name = "COORDINATOR_LOAD_IN_PROGRESS"
-
-
-class CoordinatorNotAvailableError(RetriableError):
-    """The coordinator is not available at the moment."""
-
-    code = 15
-    name = "COORDINATOR_NOT_AVAILABLE"
-
-
-class NotCoordinatorError(RetriableError):
-    """This node is not the coordinator."""
-
-    code = 16
-    name = "NOT_COORDINATOR"
 
 
 class InvalidTopicError(BrokerError):
@@ -191,55 +259,6 @@ class InvalidRequiredAcksError(BrokerError):
 
     code = 21
     name = "INVALID_REQUIRED_ACKS"
-
-
-class IllegalGenerationError(BrokerError):
-    """The member speaks of another generation of its group than the present one."""
-
-    code = 22
-    name = "ILLEGAL_GENERATION"
-
-
-class InconsistentGroupProtocolError(BrokerError):
-    """The group is of another kind, or no protocol of the member is one of all members."""
-
-    code = 23
-    name = "INCONSISTENT_GROUP_PROTOCOL"
-
-
-class InvalidGroupIdError(BrokerError):
-    """The group id is not allowed."""
-
-    code = 24
-    name = "INVALID_GROUP_ID"
-
-
-class UnknownMemberIdError(BrokerError):
-    """The group has no such member now."""
-
-    code = 25
-    name = "UNKNOWN_MEMBER_ID"
-
-
-class InvalidSessionTimeoutError(BrokerError):
-    """The session time-out is outside of what the broker allows."""
-
-    code = 26
-    name = "INVALID_SESSION_TIMEOUT"
-
-
-class RebalanceInProgressError(BrokerError):
-    """The group is rebalancing: its members have to join again."""
-
-    code = 27
-    name = "REBALANCE_IN_PROGRESS"
-
-
-class InvalidCommitOffsetSizeError(BrokerError):
-    """The commit makes a record larger than the log takes."""
-
-    code = 28
-    name = "INVALID_COMMIT_OFFSET_SIZE"
 
 
 class InvalidTimestampError(BrokerError):
@@ -340,20 +359,6 @@ class UnknownProducerIdError(BrokerError):
     name = "UNKNOWN_PRODUCER_ID"
 
 
-class NonEmptyGroupError(BrokerError):
-    """The group has members."""
-
-    code = 68
-    name = "NON_EMPTY_GROUP"
-
-
-class GroupIdNotFoundError(BrokerError):
-    """There is no such group."""
-
-    code = 69
-    name = "GROUP_ID_NOT_FOUND"
-
-
 class FencedLeaderEpochError(RetriableError):
     """The request names an older leader epoch than the partition has."""
 
@@ -375,34 +380,6 @@ class UnsupportedCompressionError(BrokerError):
     name = "UNSUPPORTED_COMPRESSION_TYPE"
 
 
-class MemberIdRequiredError(BrokerError):
-    """The member has to join again with the id that it was given."""
-
-    code = 79
-    name = "MEMBER_ID_REQUIRED"
-
-
-class GroupMaxSizeReachedError(BrokerError):
-    """The group has as many members as it may have."""
-
-    code = 81
-    name = "GROUP_MAX_SIZE_REACHED"
-
-
-class FencedInstanceIdError(BrokerError):
-    """Another member has taken over this group instance id."""
-
-    code = 82
-    name = "FENCED_INSTANCE_ID"
-
-
-class GroupSubscribedToTopicError(BrokerError):
-    """The group is subscribed to the topic."""
-
-    code = 86
-    name = "GROUP_SUBSCRIBED_TO_TOPIC"
-
-
 class InvalidRecordError(BrokerError):
     """The batch is intact, but a client may not write what it holds."""
 
@@ -422,13 +399,6 @@ class InconsistentClusterIdError(BrokerError):
 
     code = 104
     name = "INCONSISTENT_CLUSTER_ID"
-
-
-class InvalidRecordStateError(BrokerError):
-    """The record is not leased to this consumer (any more), so that it cannot decide about it."""
-
-    code = 121
-    name = "INVALID_RECORD_STATE"
 
 
 def _tree(root: type[BrokerError]) -> list[type[BrokerError]]:

@@ -18,6 +18,9 @@ MAX_FUNCTION_LINES = 70
 LEVELS = (
     {
         "errors",
+        "error_base",
+        "cluster_errors",
+        "group_errors",
         "settings",
         "setting_values",
         "topic_config",
