@@ -33,7 +33,19 @@ if TYPE_CHECKING:
 class BrokerConfig:
     """What holds for one broker, and its defaults for topics. Raises ConfigError for a value that is not allowed."""
 
-    node_id: int = setting_row(1, "This node's number, unique in its cluster.", at_least=0, at_most=INT32_MAX)
+    node_id: int = setting_row(
+        1,
+        "This node's number, unique in its cluster; -1: the cluster that it joins gives it one.",
+        at_least=0,
+        at_most=INT32_MAX,
+        also=(-1,),
+    )
+    join: str = setting_row(
+        "",
+        "Addresses HOST:PORT of nodes, with commas, whose cluster a node with an empty folder joins; empty: its own.",
+        name="controller.quorum.bootstrap.servers",
+        aliases=("join",),
+    )
     rack: str = setting_row(
         "",
         "Replicas go to different racks where there are enough; empty: the host's name.",
@@ -209,6 +221,83 @@ class BrokerConfig:
         "Changes of a share group's partition after which its whole state is written.",
         at_least=1,
         at_most=INT32_MAX,
+    )
+    broker_heartbeat_interval_ms: int = setting_row(
+        500, "How often a node tells the controller that it lives.", MILLISECONDS, at_least=1, at_most=INT32_MAX
+    )
+    broker_session_timeout_ms: int = setting_row(
+        6 * SECOND_MS,
+        "A node that was not heard of for this long is fenced: it leads nothing, and nobody waits for it.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    controller_quorum_election_timeout_ms: int = setting_row(
+        SECOND_MS,
+        "How long a candidate waits for votes before it tries again.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    controller_quorum_fetch_timeout_ms: int = setting_row(
+        2 * SECOND_MS,
+        "A voter that did not hear of the quorum's leader for this long stands for election; a leader that a majority"
+        " did not fetch from for one and a half of it resigns.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    controller_quorum_voters_max: int = setting_row(
+        5, "How many nodes vote in the metadata quorum, at most: 1, 3 or 5.", at_least=1, at_most=5
+    )
+    metadata_log_max_record_bytes_between_snapshots: int = setting_row(
+        20 * MIB, "Metadata after which a snapshot is written.", BYTES, at_least=1, at_most=INT64_MAX
+    )
+    replica_lag_time_max_ms: int = setting_row(
+        10 * SECOND_MS,
+        "A follower that was not at the leader's end for this long leaves the ISR.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    replica_fetch_wait_max_ms: int = setting_row(
+        500,
+        "How long a leader may hold a follower's fetch that finds nothing.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    replica_fetch_max_bytes: int = setting_row(
+        MIB, "What a follower fetches of one partition at a time.", BYTES, at_least=1, at_most=INT32_MAX
+    )
+    replica_fetch_response_max_bytes: int = setting_row(
+        10 * MIB, "What a follower fetches of all partitions at a time.", BYTES, at_least=1, at_most=INT32_MAX
+    )
+    replica_fetch_backoff_ms: int = setting_row(
+        200, "How long a follower waits after an error of one partition.", MILLISECONDS, at_least=1, at_most=INT32_MAX
+    )
+    replication_throttled_rate: int = setting_row(
+        0,
+        "Bytes a second that a node fetches for replicas that are being added; 0: no limit.",
+        BYTES_PER_SECOND,
+        at_least=0,
+        at_most=INT64_MAX,
+    )
+    auto_leader_rebalance_enable: bool = setting_row(
+        default=True, doc="Whether partitions go back to their preferred leaders."
+    )
+    leader_imbalance_check_interval_ms: int = setting_row(
+        10 * SECOND_MS,
+        "How often partitions that are not led by their preferred leader are looked for.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    auto_rebalance_on_join_enable: bool = setting_row(
+        default=True, doc="Whether replicas and leaders are spread anew when a node joins the cluster."
+    )
+    controlled_shutdown_enable: bool = setting_row(
+        default=True, doc="Whether a stopping node gives up its leaders first."
     )
     log_level: str = setting_row(
         "INFO", "The least important log lines that are written.", choices=("DEBUG", "INFO", "WARNING", "ERROR")

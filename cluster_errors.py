@@ -61,6 +61,13 @@ class PreferredLeaderNotAvailableError(RetriableError):
     name = "PREFERRED_LEADER_NOT_AVAILABLE"
 
 
+class OffsetNotAvailableError(RetriableError):
+    """The leader is new and does not know yet what is committed, or a follower does not have the offset yet."""
+
+    code = 78
+    name = "OFFSET_NOT_AVAILABLE"
+
+
 class EligibleLeadersNotAvailableError(RetriableError):
     """No replica that has every committed record is there."""
 

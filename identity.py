@@ -6,6 +6,9 @@ import base64
 import uuid
 
 
-def new_cluster_id() -> str:
-    """A cluster id as Kafka writes them: 22 characters of URL-safe base64 for 16 random bytes."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+def new_id() -> str:
+    """An id as Kafka writes them: 22 characters of URL-safe base64 for 16 random bytes; none looks like an option."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text

@@ -1,6 +1,7 @@
 """A node's data folder: whose it is, who holds it, how far each log in it was flushed, and whether it was left cleanly.
 
-Files, in Kafka's formats: ``.lock`` (held by the process that uses the folder), ``meta.properties`` (cluster and node),
+Files, in Kafka's formats: ``.lock`` (held by the process that uses the folder), ``meta.properties`` (cluster, node, and
+an id of the folder's own, by which the cluster notices that a node has come back with another disk),
 ``recovery-point-offset-checkpoint``, ``log-start-offset-checkpoint`` and ``cleaner-offset-checkpoint`` (one line a
 partition), and ``.kafka_cleanshutdown``, there only while no process uses the folder and the last one closed
 everything.
@@ -65,6 +66,8 @@ class DataFolder:
         self._lock = lock
         self.cluster_id = ""
         self.node_id = -1
+        self.directory_id = ""
+        """This folder's own id, for as long as it lives; a copy of the folder has the same."""
         self.was_clean = False
         """Whether the last process closed everything: logs are then opened without a scan."""
         self.warnings: list[str] = []
@@ -86,12 +89,24 @@ class DataFolder:
 
     @classmethod
     def open(
-        cls, disk: Disk, path: str, *, node_id: int, cluster_id: str | None = None, make_cluster_id: Callable[[], str]
+        cls,
+        disk: Disk,
+        path: str,
+        *,
+        node_id: int,
+        cluster_id: str | None = None,
+        make_id: Callable[[], str],
+        join: Callable[[int], tuple[str, int]] | None = None,
     ) -> DataFolder:
         """Take the folder, create it if it is missing.
 
+        A new folder's cluster and node come from ``join``, which is given the node id, or without it from the
+        arguments; a cluster id of None is then made. ``make_id`` makes random ids. A node id of -1 means the one that
+        the folder has. ``join`` is called with the folder held, so that no second process joins with it.
+
         Raises DataFolderError if another process holds it, or if it is another cluster's or node's, or if its
         meta.properties is missing or unreadable while there are logs: what is in it is never taken for nothing.
+        Whatever ``join`` raises leaves the folder as it was.
         """
         disk.make_folder(path)
         try:
@@ -101,7 +116,7 @@ class DataFolder:
             raise DataFolderError(message) from error
         folder = cls(disk, path, lock)
         try:
-            folder._identify(node_id, cluster_id, make_cluster_id)
+            folder._identify(node_id, cluster_id, make_id, join)
             folder._start()
         except BaseException:
             lock.release()
@@ -115,44 +130,73 @@ class DataFolder:
     def _file(self, name: str) -> str:
         return f"{self.path}/{name}"
 
-    def _identify(self, node_id: int, cluster_id: str | None, make_cluster_id: Callable[[], str]) -> None:
+    def _identify(
+        self,
+        node_id: int,
+        cluster_id: str | None,
+        make_id: Callable[[], str],
+        join: Callable[[int], tuple[str, int]] | None,
+    ) -> None:
         """Check meta.properties, or write it into an empty folder."""
         meta = self._file(META_NAME)
         if not self._disk.exists(meta):
             if self.partition_folders():
                 message = (
                     f"{meta} is missing although {self.path} holds logs; put it back (version=1, cluster.id=..., "
-                    f"node.id=...) or choose another data_dir"
+                    f"node.id=..., directory.id=...) or choose another data_dir"
                 )
                 raise DataFolderError(message)
-            self.cluster_id, self.node_id = cluster_id or make_cluster_id(), node_id
-            text = f"version={META_VERSION}\ncluster.id={self.cluster_id}\nnode.id={node_id}\n"
-            # The checkpoints first: from then on one that is missing was lost.
-            for name in (LOG_STARTS_NAME, RECOVERY_POINTS_NAME):
-                self._disk.replace_file(self._file(name), encode_offsets({}))
-            self._disk.replace_file(meta, text.encode())
+            if join is not None:
+                cluster_id, node_id = join(node_id)
+            self._found(node_id, cluster_id or make_id(), make_id())
             return
-        found_cluster, found_node = self._read_meta(meta)
+        found_cluster, found_node, directory_id = self._read_meta(meta)
         if cluster_id is not None and found_cluster != cluster_id:
             message = f"{self.path} belongs to cluster {found_cluster}, and this node to cluster {cluster_id}"
             raise DataFolderError(message)
-        if found_node != node_id:
+        if node_id not in (-1, found_node):
             message = f"{self.path} belongs to node {found_node}, and this is node {node_id}"
             raise DataFolderError(message)
-        self.cluster_id, self.node_id = found_cluster, found_node
+        if directory_id is None:  # written before folders had one
+            directory_id = make_id()
+            text = self._disk.read_file(meta).rstrip()
+            self._disk.replace_file(meta, text + f"\ndirectory.id={directory_id}\n".encode())
+        self.cluster_id, self.node_id, self.directory_id = found_cluster, found_node, directory_id
 
-    def _read_meta(self, meta: str) -> tuple[str, int]:
+    def _found(self, node_id: int, cluster_id: str, directory_id: str) -> None:
+        """Make an empty folder this node's."""
+        if node_id < 0:
+            message = f"{self.path} is empty and the node has no id: set node.id, or let it join a cluster"
+            raise DataFolderError(message)
+        self.cluster_id, self.node_id, self.directory_id = cluster_id, node_id, directory_id
+        text = f"version={META_VERSION}\ncluster.id={cluster_id}\nnode.id={node_id}\ndirectory.id={directory_id}\n"
+        # The checkpoints first: from then on one that is missing was lost.
+        for name in (LOG_STARTS_NAME, RECOVERY_POINTS_NAME):
+            self._disk.replace_file(self._file(name), encode_offsets({}))
+        self._disk.replace_file(self._file(META_NAME), text.encode())
+
+    def _read_meta(self, meta: str) -> tuple[str, int, str | None]:
+        """Cluster, node, and the folder's own id, None if it has none."""
         try:
             lines = self._disk.read_file(meta).decode().splitlines()
-            pairs = dict(line.split("=", 1) for line in lines if line.strip() and not line.startswith("#"))
-            version, cluster, node = pairs["version"].strip(), pairs["cluster.id"].strip(), int(pairs["node.id"])
+            pairs = {
+                key.strip(): value.strip()
+                for key, value in (line.split("=", 1) for line in lines if line.strip() and not line.startswith("#"))
+            }
+            version, cluster, node = pairs["version"], pairs["cluster.id"], int(pairs["node.id"])
         except (ValueError, KeyError) as error:
             message = f"{meta} cannot be read ({error}); put it back or choose another data_dir"
             raise DataFolderError(message) from error
         if version != META_VERSION or not cluster:
             message = f"{meta} has version {version!r} and cluster.id {cluster!r}; only version {META_VERSION} is known"
             raise DataFolderError(message)
-        return cluster, node
+        directory_id = pairs.get("directory.id")
+        if node < 0 or directory_id == "":
+            message = (
+                f"{meta} has node.id {node} and directory.id {directory_id!r}; put it back or choose another data_dir"
+            )
+            raise DataFolderError(message)
+        return cluster, node, directory_id
 
     def _start(self) -> None:
         """Read the checkpoints, take the clean-shutdown marker away, remove left-overs."""
@@ -192,6 +236,10 @@ class DataFolder:
     def partition_folders(self) -> list[str]:
         """The names of all logs' folders, sorted."""
         return [name for name in self._disk.list(self.path) if split_folder_name(name)]
+
+    def is_open(self, name: str) -> bool:
+        """Whether the log of this name is open."""
+        return name in self._logs
 
     def open_log(self, name: str, config: TopicConfig, now_ms: int, topic_id: str = "") -> PartitionLog:
         """Open or create the log of a folder name (``topic-partition``). StorageError if the disk refuses.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .cluster_messages import CLUSTER_REQUESTS
 from .config_messages import (
     AlterConfigsRequest,
     DescribeConfigsRequest,
@@ -38,6 +39,8 @@ from .messages import (
     OffsetForLeaderEpochRequest,
     ProduceRequest,
 )
+from .peer_messages import PEER_REQUESTS
+from .quorum_messages import QUORUM_REQUESTS
 from .share_messages import (
     AlterShareOffsetsRequest,
     DeleteShareGroupRequest,
@@ -85,7 +88,11 @@ _ALL: tuple[type[Request], ...] = (
     AlterShareOffsetsRequest,
     DeleteShareGroupRequest,
     ShareStatesRequest,
+    *QUORUM_REQUESTS,
+    *PEER_REQUESTS,
+    *CLUSTER_REQUESTS,
 )
 
 REQUESTS = {cls.API: cls for cls in _ALL}
 """Request type by API number."""
+assert len(REQUESTS) == len(_ALL), "two requests have one API number"

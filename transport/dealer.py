@@ -1,15 +1,18 @@
-"""The client's socket: one ZeroMQ DEALER for one TCP connection, watched by a socket monitor.
+"""One ZeroMQ DEALER for one TCP connection, of a client or to another node, watched by a socket monitor.
 
 A DEALER left to itself reconnects in silence, and a request that was under way is then never answered. So this one
 never reconnects: the monitor says when the connection stands and when it is gone, whoever owns the dealer fails its
-requests at once, throws the dealer away and makes a new one. Events as seen with libzmq 4.3.5 and a reconnect interval
-of -1:
+requests at once, throws the dealer away and makes a new one. Events as seen with libzmq 4.3.5:
 
     refused                  CONNECT_DELAYED CLOSED
     connected                CONNECT_DELAYED CONNECTED HANDSHAKE_SUCCEEDED
     peer died                DISCONNECTED
     peer speaks no ZMTP      CONNECT_DELAYED CONNECTED HANDSHAKE_FAILED_NO_DETAIL DISCONNECTED
+    host out of reach        CONNECT_DELAYED CLOSED, once the kernel or connect_timeout_ms gives up
     name does not resolve    CONNECT_DELAYED or nothing at all: only a time-out tells
+
+So no event tells a refusal from a host out of reach. A dealer that stops connecting when it is refused tells it in
+another way: it drops the queue that it had made for the peer, and nothing can be sent any more (`was_refused`).
 
 A dealer may be used by any thread, by one at a time: its owner holds a lock around every call.
 """
@@ -18,6 +21,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket as sockets
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from struct import Struct
@@ -35,14 +40,19 @@ _MONITOR_EVENT = Struct("=HI")
 _NOBLOCK = int(zmq.NOBLOCK)
 _SNDMORE_NOBLOCK = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 _POLLIN = int(zmq.POLLIN)
+_POLLOUT = int(zmq.POLLOUT)
 _EVENTS = zmq.EVENTS
 _RCVMORE = zmq.RCVMORE
+
+_NEVER_MS = 3_600_000
+"""When ZeroMQ would reconnect: long after the dealer was thrown away. With -1, which means never, it would drop what
+was received and not yet read as soon as the connection breaks."""
 
 _numbers = itertools.count()
 _shared: list[tuple[int, Context]] = []
 
 _WATCHED = (
-    zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    zmq.EVENT_CONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )  # fmt: skip
 _HANDSHAKE_FAILED = (
@@ -77,6 +87,10 @@ class DealerLimits:
     heartbeat_timeout_ms: int = 6_000
     """How long it waits for one before it gives the connection up: a stopped or unreachable host is noticed."""
     queue_messages: int = 1_000
+    connect_timeout_ms: int = 0
+    """How long a TCP connection may take to stand; 0: as long as the kernel tries."""
+    tell_refusal: bool = False
+    """Whether `was_refused` shall know. What is queued for a peer that refuses is then dropped at once."""
 
 
 class Dealer:
@@ -89,17 +103,24 @@ class Dealer:
         self.state = DealerState.CONNECTING
         self.reason = ""
         """Why the connection broke."""
+        self.has_connected = False
+        """Whether somebody took the TCP connection; it may still be no node, or none that answers."""
         self._address = address
+        self._was_refused = False
         self._socket = socket = context.socket(zmq.DEALER)
         endpoint = f"inproc://dealer-monitor-{os.getpid()}-{next(_numbers)}"
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        socket.setsockopt(zmq.RECONNECT_IVL, _NEVER_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, limits.max_frame_bytes)
         socket.setsockopt(zmq.HANDSHAKE_IVL, limits.handshake_ivl_ms)
         socket.setsockopt(zmq.HEARTBEAT_IVL, limits.heartbeat_ivl_ms)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, limits.heartbeat_timeout_ms)
         socket.setsockopt(zmq.SNDHWM, limits.queue_messages)
         socket.setsockopt(zmq.RCVHWM, limits.queue_messages)
+        socket.setsockopt(zmq.CONNECT_TIMEOUT, limits.connect_timeout_ms)
+        if limits.tell_refusal:
+            with suppress(zmq.ZMQError):  # libzmq before 4.3.5 may not know it: then nobody ever refuses
+                socket.setsockopt(zmq.RECONNECT_STOP, zmq.RECONNECT_STOP_CONN_REFUSED)
         if "[" in address:
             socket.setsockopt(zmq.IPV6, 1)
         socket.monitor(endpoint, _WATCHED)
@@ -118,13 +139,31 @@ class Dealer:
         self.fds: tuple[int, int] = (int(socket.getsockopt(zmq.FD)), int(self._monitor.getsockopt(zmq.FD)))
         """Readable when there may be something to do. Edge-triggered: drain `receive` and `check` after every use."""
 
+    @property
+    def sockets(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """The socket that `receive` reads and the one that `check` reads, for ZeroMQ's own poller."""
+        return self._socket, self._monitor
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the peer's host said that nobody listens there; known a moment after the state has become BROKEN."""
+        if self.state is not DealerState.BROKEN or self.has_connected:
+            return self._was_refused
+        return not int(self._get(_EVENTS)) & _POLLOUT
+
     def check(self) -> DealerState:
         """Hear what the monitor has to say."""
         while self.state is not DealerState.BROKEN and int(self._monitor.getsockopt(_EVENTS)) & _POLLIN:
             frames = self._monitor.recv_multipart(_NOBLOCK)
-            event, _ = _MONITOR_EVENT.unpack(frames[0])
+            event, value = _MONITOR_EVENT.unpack(frames[0])
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.state = DealerState.CONNECTED
+            elif event == zmq.EVENT_CONNECTED:
+                self.has_connected = True
+                if _is_own_end(value):
+                    # Done at once: as long as it stands, it keeps the node whose port this is from listening.
+                    self._was_refused = True
+                    self._break("nobody listens there: TCP connected the port to itself")
             elif event == zmq.EVENT_DISCONNECTED:
                 self._break("the connection was lost")
             elif event & _HANDSHAKE_FAILED:
@@ -137,13 +176,16 @@ class Dealer:
         self.state = DealerState.BROKEN
         self.reason = reason
 
-    def send(self, frames: Sequence[bytes]) -> bool:
-        """Queue one message; False if the queue is full or the connection gone: `check` tells which."""
+    def send(self, frames: Sequence[bytes], *, copy: bool = True) -> bool:
+        """Queue one message; False if the queue is full or the connection gone: `check` tells which.
+
+        Without copy, frames of 64 KiB or more are sent from where they are, and must not change.
+        """
         try:
             last = len(frames) - 1
             for position in range(last):
-                self._send(frames[position], _SNDMORE_NOBLOCK)
-            self._send(frames[last], _NOBLOCK)
+                self._send(frames[position], _SNDMORE_NOBLOCK, copy)
+            self._send(frames[last], _NOBLOCK, copy)
         except zmq.Again:
             return False
         return True
@@ -163,3 +205,22 @@ class Dealer:
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(linger_ms)
+
+
+def _is_own_end(descriptor: int) -> bool:
+    """Whether a connection is one of a port with itself, which TCP allows: a client's port may be the one it calls."""
+    try:
+        copy = os.dup(descriptor)
+    except OSError:
+        return False
+    try:
+        # The number may belong to another file by now, which need be no socket at all.
+        end = sockets.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        return False
+    with end:
+        try:
+            return bool(end.getsockname() == end.getpeername())
+        except OSError:
+            return False

@@ -9,7 +9,7 @@ its type and names the path of the field that does not fit.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgpack
 import msgspec
@@ -17,6 +17,9 @@ import msgspec
 from ..errors import BrokerError, InvalidRequestError, UnsupportedVersionError
 from .catalogue import REQUESTS
 from .message_base import PROTOCOL_VERSION, Body, Int64, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ERROR_API = -1
 """The API number of a reply to a message whose own API could not be read."""
@@ -78,9 +81,24 @@ class _ReplyHeader(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     body: Any
 
 
-def encode_request(request: Request, correlation_id: int) -> bytes:
-    """The envelope frame of a request."""
-    return _encode((request.API, PROTOCOL_VERSION, correlation_id, request))
+def encode_request(request: Request, correlation_id: int, version: int = PROTOCOL_VERSION) -> bytes:
+    """The envelope frame of a request, in a version that both sides speak."""
+    return _encode((request.API, version, correlation_id, request))
+
+
+def common_version(cls: type[Request], apis: Mapping[int, tuple[int, int]], who: str) -> int:
+    """The newest version of a request that both sides speak, given the ranges that the other one has told by API.
+
+    Raises UnsupportedVersionError, with both ranges.
+    """
+    lowest, highest = apis.get(cls.API, (0, -1))
+    version = min(highest, cls.MAX_VERSION)
+    if version < max(lowest, cls.MIN_VERSION):
+        theirs = f"versions {lowest} to {highest}" if highest >= lowest else "no version"
+        ours = f"versions {cls.MIN_VERSION} to {cls.MAX_VERSION}"
+        message = f"{who} speaks {theirs} of {cls.__name__} (API {cls.API}), and this node speaks {ours}"
+        raise UnsupportedVersionError(message)
+    return version
 
 
 def encode_reply(api: int, correlation_id: int, body: Body, throttle_time_ms: int = 0) -> bytes:
@@ -91,6 +109,11 @@ def encode_reply(api: int, correlation_id: int, body: Body, throttle_time_ms: in
 def encode_error(api: int, correlation_id: int, error: BrokerError, throttle_time_ms: int = 0) -> bytes:
     """The envelope frame of a reply that says why the whole request failed."""
     return _encode((api, PROTOCOL_VERSION, correlation_id, error.code, error.message, throttle_time_ms, None))
+
+
+def _refuse_extension(code: int, _: bytes) -> Any:
+    message = f"extension type {code} means nothing here"
+    raise ValueError(message)
 
 
 def _unpack(frame: bytes) -> Any:
@@ -106,6 +129,7 @@ def _unpack(frame: bytes) -> Any:
             max_array_len=_MAX_ARRAY_LENGTH,
             max_map_len=0,
             max_ext_len=0,
+            ext_hook=_refuse_extension,
         )
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         # msgpack names its errors by class; some (StackError) carry no text.
@@ -125,11 +149,11 @@ def split_request(frame: bytes) -> RawRequest:
     except msgspec.ValidationError as error:
         message = f"an envelope is [api, version, correlation id, body]: {error}"
         raise MalformedEnvelopeError(message, **_readable_header(values)) from error
-    if header.version != PROTOCOL_VERSION:
-        message = (
-            f"version {header.version} of API {header.api} is not spoken here; this broker speaks version"
-            f" {PROTOCOL_VERSION} of it"
-        )
+    cls = REQUESTS.get(header.api, Request)
+    if not cls.MIN_VERSION <= header.version <= cls.MAX_VERSION:
+        lowest, highest = cls.MIN_VERSION, cls.MAX_VERSION
+        spoken = f"version {highest}" if lowest == highest else f"versions {lowest} to {highest}"
+        message = f"version {header.version} of API {header.api} is not spoken here; this broker speaks {spoken} of it"
         raise UnsupportedVersionError(message)
     return RawRequest(header.api, header.version, header.correlation_id, header.body)
 
@@ -186,7 +210,7 @@ def split_reply(frame: bytes) -> RawReply:
 def _unpack_reply(frame: bytes) -> Any:
     # A reply may describe ten thousand partitions: it is bounded by the frame's own limit, which the socket holds.
     try:
-        return msgpack.unpackb(frame, raw=False, max_map_len=0, max_ext_len=0)
+        return msgpack.unpackb(frame, raw=False, max_map_len=0, max_ext_len=0, ext_hook=_refuse_extension)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         message = f"the broker's reply of {len(frame)} bytes is not valid msgpack: {reason}"

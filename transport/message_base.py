@@ -16,6 +16,7 @@ Name = Annotated[str, Meta(max_length=1024)]
 """A short text; a topic's own rules are checked where topics are, with an error of their own."""
 
 PROTOCOL_VERSION = 0
+"""The newest version of every request that is spoken here."""
 
 
 class Body(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -29,3 +30,6 @@ class Request(Body):
     REPLY: ClassVar[type[Body]]
     BATCHES: ClassVar[bool] = False
     """Whether frames with record batches follow the request's envelope."""
+    MIN_VERSION: ClassVar[int] = 0
+    MAX_VERSION: ClassVar[int] = PROTOCOL_VERSION
+    """The versions of this request that are spoken here: two sides use the newest that both speak."""

@@ -80,6 +80,8 @@ class PartitionFetched(Body):
     high_watermark: int = -1
     last_stable_offset: int = -1
     log_start_offset: int = -1
+    preferred_read_replica: int = -1
+    """A nearer replica to read from instead (KIP-392); the frame is empty then."""
 
 
 class FetchReply(Body):
@@ -102,6 +104,8 @@ class FetchRequest(Request):
     min_bytes: Count
     max_bytes: Count
     partitions: list[PartitionFetch]
+    rack: Name = ""
+    """Where the client is; the leader may name it a replica of the same rack."""
 
 
 # ---- ListOffsets
@@ -168,6 +172,8 @@ class PartitionInfo(Body):
     replicas: list[int]
     isr: list[int]
     error_code: int = 0
+    elr: list[int] = field(default_factory=list)
+    """Replicas out of sync that still hold every committed record (KIP-966)."""
 
 
 class TopicInfo(Body):
@@ -233,6 +239,8 @@ class ApiVersionsRequest(Request):
     software: Name
     cluster_id: Name | None = None
     """The cluster that the client means to talk to; another one answers INCONSISTENT_CLUSTER_ID."""
+    node_id: Int32 = -1
+    """The node that calls, if it is one of the cluster's own."""
 
 
 class CloseRequest(Request):

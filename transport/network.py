@@ -52,38 +52,55 @@ class Listener(Protocol):
         ...
 
 
+class LinkState(Enum):
+    """How the connection to another node is."""
+
+    UP = "up"
+    """Connected, ZeroMQ's handshake included; whether it is the right node is for the two to find out."""
+    DOWN = "down"
+    """Not connected; whether the node lives is unknown."""
+    REFUSED = "refused"
+    """Not connected, and its host says that nobody listens there: the node's process is gone."""
+
+
+LINK_QUEUE_MESSAGES = 1000
+"""Messages that a link queues for a node that does not read, before it says FULL."""
+
+OnState: TypeAlias = "Callable[[LinkState], None]"
+
+
 class PeerLink(Protocol):
-    """A way to one other node: ordered while it holds, and everything not yet answered is lost when it breaks."""
+    """A way to one other node: ordered while it holds, and everything not yet answered is lost when it breaks.
+
+    It connects again by itself, with back-off, and tells of each change of its state. After a change to UP nothing that
+    was sent before arrives, and no answer to it.
+    """
 
     @property
-    def node_id(self) -> int:
-        """The node at the other end."""
+    def state(self) -> LinkState:
+        """How the connection is; DOWN at first."""
         ...
 
     def send(self, frames: Frames) -> SendResult:
-        """Queue one message for the node; GONE while the link is down."""
+        """Queue one message for the node: FULL if too much is queued, GONE unless the link is UP."""
         ...
 
     def close(self) -> None:
-        """Give the link up."""
+        """Give the link up; tells nothing any more."""
         ...
 
 
 class Network(Protocol):
-    """Makes listeners."""
+    """Makes listeners, and links to other nodes."""
 
     def listen(self, address: str, on_message: OnMessage) -> Listener:
         """Listen at ``tcp://HOST:PORT``; port 0 picks a free one. Raises ListenError."""
         ...
 
-    def close(self) -> None:
-        """Close what is still open."""
+    def link(self, address: str, on_message: Callable[[Frames], None], on_state: OnState) -> PeerLink:
+        """Connect to ``tcp://HOST:PORT`` and stay connected. on_message has the frames of each reply."""
         ...
 
-
-class PeerNetwork(Network, Protocol):
-    """Makes links to other nodes too: what a cluster's nodes need of a network."""
-
-    def link(self, node_id: int, address: str, on_message: OnMessage, on_state: Callable[[bool], None]) -> PeerLink:
-        """Connect to another node and stay connected; on_state hears of every gain and loss of the connection."""
+    def close(self) -> None:
+        """Close what is still open."""
         ...

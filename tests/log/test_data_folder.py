@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from random import Random
 
 import pytest
 from zmqbroker.errors import StorageError
@@ -16,14 +17,16 @@ from zmqbroker.log.data_folder import DataFolder, DataFolderError, split_folder_
 from zmqbroker.log.partition_log import PartitionLog
 from zmqbroker.log.real_disk import RealDisk
 from zmqbroker.settings import TopicConfig
+from zmqbroker.simulation.disk import MemoryDisk
 from zmqbroker.simulation.log_model import make_batch, read_all
 
 CONFIG = TopicConfig()
 
 
-def open_folder(path, node_id=1, cluster_id=None):
+def open_folder(path, node_id=1, cluster_id=None, join=None):
+    ids = iter(["fresh-id"] if cluster_id or join else ["fresh-cluster", "fresh-id"])
     return DataFolder.open(
-        RealDisk(), str(path), node_id=node_id, cluster_id=cluster_id, make_cluster_id=lambda: "fresh-cluster"
+        RealDisk(), str(path), node_id=node_id, cluster_id=cluster_id, make_id=lambda: next(ids), join=join
     )
 
 
@@ -59,7 +62,8 @@ def test_files_are_kafkas(path):
     folder = open_folder(path)
     fill(folder)
     folder.close(clean=True)
-    assert (path / "meta.properties").read_text() == "version=1\ncluster.id=fresh-cluster\nnode.id=1\n"
+    meta = "version=1\ncluster.id=fresh-cluster\nnode.id=1\ndirectory.id=fresh-id\n"
+    assert (path / "meta.properties").read_text() == meta
     assert (path / "recovery-point-offset-checkpoint").read_text() == "0\n1\nmy-topic 3 3\n"
     assert (path / "log-start-offset-checkpoint").read_text() == "0\n1\nmy-topic 3 0\n"
     assert (path / "my-topic-3" / "leader-epoch-checkpoint").read_text() == "0\n1\n0 0\n"
@@ -72,7 +76,7 @@ def test_a_second_process_is_refused_in_one_sentence(path):
         "from zmqbroker.log.data_folder import DataFolder, DataFolderError\n"
         "from zmqbroker.log.real_disk import RealDisk\n"
         "try:\n"
-        "    DataFolder.open(RealDisk(), sys.argv[1], node_id=1, make_cluster_id=lambda: 'x')\n"
+        "    DataFolder.open(RealDisk(), sys.argv[1], node_id=1, make_id=lambda: 'x')\n"
         "except DataFolderError as error:\n"
         "    print(error.message)\n"
     )
@@ -89,6 +93,105 @@ def test_a_folder_of_another_cluster_or_node_is_refused(path):
     with pytest.raises(DataFolderError, match=r"node 1.*node 2"):
         open_folder(path, node_id=2)
     open_folder(path).close(clean=True)
+
+
+def test_a_folder_keeps_its_own_id(path):
+    folder = open_folder(path)
+    assert folder.directory_id == "fresh-id"
+    folder.close(clean=True)
+    folder = DataFolder.open(RealDisk(), str(path), node_id=1, make_id=lambda: "another")
+    assert (folder.cluster_id, folder.directory_id) == ("fresh-cluster", "fresh-id")
+    folder.close(clean=True)
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_an_old_folder_gets_an_id_once_and_keeps_what_else_it_says(path, end):
+    open_folder(path).close(clean=True)
+    old = "#\n#Thu Jan 01\nnode.id = 1\nversion=1\ncluster.id=old-cluster\nextra=kept"
+    (path / "meta.properties").write_text(old + end)
+    ids = iter(["made-once"])
+    for _ in range(2):
+        folder = DataFolder.open(RealDisk(), str(path), node_id=1, make_id=lambda: next(ids))
+        assert (folder.cluster_id, folder.node_id, folder.directory_id) == ("old-cluster", 1, "made-once")
+        folder.close(clean=True)
+    assert (path / "meta.properties").read_text() == old + "\ndirectory.id=made-once\n"
+
+
+def test_a_refused_folder_gets_no_id(path):
+    open_folder(path).close(clean=True)
+    old = "version=1\ncluster.id=fresh-cluster\nnode.id=1\n"
+    (path / "meta.properties").write_text(old)
+    with pytest.raises(DataFolderError, match=r"node 1.*node 2"):
+        open_folder(path, node_id=2)
+    assert (path / "meta.properties").read_text() == old
+
+
+def test_a_crash_leaves_the_old_identity_or_the_new_one():
+    for seed in range(20):
+        disk = MemoryDisk()
+        DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "c").close(clean=True)
+        disk.replace_file("/data/meta.properties", b"version=1\ncluster.id=c\nnode.id=1\n")
+        folder = DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "first")
+        told = folder.directory_id
+        disk.crash(Random(seed))
+        folder = DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "second")
+        assert folder.directory_id == told, "an id that was told does not change"
+
+
+def test_a_new_folder_joins_once_and_then_knows_who_it_is(path):
+    asked = []
+
+    def join(node_id):
+        asked.append(node_id)
+        return "joined-cluster", 7
+
+    for _ in range(2):
+        folder = open_folder(path, node_id=-1, join=join)
+        assert (folder.cluster_id, folder.node_id, folder.directory_id) == ("joined-cluster", 7, "fresh-id")
+        folder.close(clean=True)
+    assert asked == [-1]
+    open_folder(path, node_id=7).close(clean=True)
+    with pytest.raises(DataFolderError, match=r"node 7.*node 8"):
+        open_folder(path, node_id=8, join=join)
+
+
+def test_a_failed_join_leaves_the_folder_empty_and_free(path):
+    def fail(_):
+        raise StorageError
+
+    with pytest.raises(StorageError):
+        open_folder(path, node_id=-1, join=fail)
+    assert not (path / "meta.properties").exists()
+    open_folder(path).close(clean=True)
+
+
+def test_a_second_process_does_not_join_with_the_same_folder(path):
+    def join(node_id):
+        with pytest.raises(DataFolderError, match="in use by another process"):
+            open_folder(path, join=lambda _: pytest.fail("joined twice"))
+        return "joined-cluster", node_id
+
+    open_folder(path, join=join).close(clean=True)
+
+
+def test_a_new_folder_without_a_node_id_is_refused(path):
+    with pytest.raises(DataFolderError, match=r"set node\.id"):
+        open_folder(path, node_id=-1)
+    assert not (path / "meta.properties").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version=1\ncluster.id=a\nnode.id=1\ndirectory.id=\n",
+        "version=1\ncluster.id=a\nnode.id=-1\n",
+    ],
+)
+def test_an_identity_that_cannot_be_is_refused(path, text):
+    open_folder(path).close(clean=True)
+    (path / "meta.properties").write_text(text)
+    with pytest.raises(DataFolderError, match=r"meta.properties"):
+        open_folder(path)
 
 
 @pytest.mark.parametrize(

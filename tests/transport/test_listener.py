@@ -5,9 +5,12 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from random import Random
 
 import pytest
 import zmq
+from zmqbroker.actors.reactor import Reactor
+from zmqbroker.clock import SystemClock
 from zmqbroker.transport.listener import ListenerLimits, ListenError
 from zmqbroker.transport.network import SendResult
 from zmqbroker.transport.poller import ZmqPoller
@@ -35,7 +38,7 @@ class Host:
     def __init__(self, **limits):
         self.poller = ZmqPoller()
         found = {"max_frame_bytes": MAX_FRAME, "handshake_ivl_ms": 200, "heartbeat_ivl_ms": 0, **limits}
-        self.network = ZmqNetwork(self.poller, ListenerLimits(**found))
+        self.network = ZmqNetwork(self.poller, ListenerLimits(**found), Reactor(SystemClock(), self.poller), Random(0))
         self.messages: list[tuple[bytes, list[bytes]]] = []
         self.listener = self.network.listen("tcp://127.0.0.1:0", self._on_message)
         self.clients = zmq.Context()

@@ -1,0 +1,232 @@
+"""What the nodes of a cluster say to one another beside the quorum: replication, registration, requests passed on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import field
+
+from .message_base import Body, Count, Int16, Int32, Int64, Name, Request
+
+# ---- replication
+
+
+class ReplicaPosition(Body):
+    """How far a follower has a partition: its log's end, up to which all is flushed if the topic's flush is `ack`."""
+
+    topic: Name
+    partition: Count
+    leader_epoch: Int32
+    fetch_offset: Int64
+    last_fetched_epoch: Int32
+    """The epoch of the follower's last record; -1: it has none."""
+
+
+class ReplicaState(Body):
+    """The answer for one partition; its batches are the frame of the same position."""
+
+    topic: Name
+    partition: Count
+    error_code: int = 0
+    error_message: str | None = None
+    leader_epoch: Int32 = -1
+    high_watermark: Int64 = -1
+    log_start_offset: Int64 = -1
+    diverging_epoch: Int32 = -1
+    """The follower's log has parted from the leader's: truncate to the lower of diverging_end and its own end."""
+    diverging_end: Int64 = -1
+
+
+class ReplicaFetchReply(Body):
+    """Partitions that have news, with one frame each: data, a new high watermark or log start, or an error."""
+
+    partitions: list[ReplicaState] = field(default_factory=list)
+
+
+class ReplicaFetchRequest(Request):
+    """A follower node asks a leader node for all partitions that it follows there, in a session (KIP-227).
+
+    The first request of a session (number 0) has every partition; the next ones have those whose position has changed,
+    and those that are followed there no more. One request is under way at a time. It is answered at once if there is
+    data, else in max_wait_ms with what else is new.
+    """
+
+    API = 1100
+    REPLY = ReplicaFetchReply
+
+    node_id: Int32
+    node_epoch: Int64
+    session: Int64
+    number: Int64
+    max_wait_ms: Count
+    max_bytes: Count
+    changed: list[ReplicaPosition]
+    forgotten: list[tuple[Name, Count]] = field(default_factory=list)
+
+
+# ---- registration and life of nodes
+
+
+class RegisterNodeReply(Body):
+    """The node's epoch: what it says with an older one is refused from here on."""
+
+    node_epoch: Int64
+
+
+class RegisterNodeRequest(Request):
+    """A node has started. It is fenced until its heartbeats show that it knows the metadata of its registration."""
+
+    API = 62
+    REPLY = RegisterNodeReply
+
+    cluster_id: Name
+    node_id: Int32
+    directory_id: Name
+    incarnation: Name
+    """Different for each start of the process: a second live process with the same node id is refused."""
+    host: Name
+    port: Count
+    rack: Name
+    clean: bool
+    """Whether its last stop was clean: then its logs hold all that they held."""
+    min_version: Int16
+    max_version: Int16
+    """The protocol versions that it speaks."""
+    was_member: bool = False
+    """Whether the metadata in its folder has it as a node of this cluster: if the cluster has not, it was removed."""
+
+
+class HeartbeatNodeReply(Body):
+    """How the controller sees the node."""
+
+    is_caught_up: bool
+    is_fenced: bool
+    should_shut_down: bool
+
+
+class HeartbeatNodeRequest(Request):
+    """The node is alive. With want_shut_down the controller moves its leaders first, then says should_shut_down."""
+
+    API = 63
+    REPLY = HeartbeatNodeReply
+
+    node_id: Int32
+    node_epoch: Int64
+    metadata_offset: Int64
+    """The end of the metadata that the node has applied."""
+    want_shut_down: bool = False
+
+
+class JoinClusterReply(Body):
+    """What a new node needs: whose cluster it is, a node id that nobody had before, and where the nodes are."""
+
+    cluster_id: Name
+    node_id: Int32
+    nodes: list[tuple[Int32, Name, Count]]
+
+
+class JoinClusterRequest(Request):
+    """A process with an empty data folder wants to become a node. With a node id of -1 it is given one."""
+
+    API = 1102
+    REPLY = JoinClusterReply
+
+    node_id: Int32 = -1
+
+
+# ---- partitions
+
+
+class PartitionChange(Body):
+    """The leader of a partition wants another ISR; each member with the node epoch that it has fetched with."""
+
+    topic: Name
+    partition: Count
+    leader_epoch: Int32
+    partition_epoch: Int32
+    new_isr: list[tuple[Int32, Int64]]
+
+
+class PartitionChanged(Body):
+    """The partition's state in the metadata, after the change or instead of it."""
+
+    topic: Name
+    partition: Count
+    error_code: int = 0
+    error_message: str | None = None
+    leader: Int32 = -1
+    leader_epoch: Int32 = -1
+    isr: list[Int32] = field(default_factory=list)
+    partition_epoch: Int32 = -1
+
+
+class AlterPartitionReply(Body):
+    """One entry for each of the request."""
+
+    partitions: list[PartitionChanged]
+
+
+class AlterPartitionRequest(Request):
+    """Change ISRs. Errors of an entry: FENCED_LEADER_EPOCH, INVALID_UPDATE_VERSION, INELIGIBLE_REPLICA and others."""
+
+    API = 56
+    REPLY = AlterPartitionReply
+
+    node_id: Int32
+    node_epoch: Int64
+    partitions: list[PartitionChange]
+
+
+# ---- requests passed on to the controller
+
+
+class ForwardReply(Body):
+    """The reply to what was passed on, and the metadata offset that whoever gets it must have applied."""
+
+    metadata_offset: Int64
+    error_code: int = 0
+    error_message: str | None = None
+    body: Any = None
+
+
+class ForwardRequest(Request):
+    """A request for the controller that another node's client sent (as KIP-590); NOT_CONTROLLER if this is not it."""
+
+    API = 58
+    REPLY = ForwardReply
+
+    api: Int32
+    body: Any
+
+
+# ---- group ids, which are either a consumer group's or a share group's
+
+
+class ClaimGroupRequest(Request):
+    """A share group's coordinator takes an id; refused if it is a consumer group's."""
+
+    API = 1105
+    REPLY = Body
+
+    group_id: Name
+
+
+class ReleaseGroupRequest(Request):
+    """The share group of this id is gone."""
+
+    API = 1106
+    REPLY = Body
+
+    group_id: Name
+
+
+PEER_REQUESTS: tuple[type[Request], ...] = (
+    ReplicaFetchRequest,
+    RegisterNodeRequest,
+    HeartbeatNodeRequest,
+    JoinClusterRequest,
+    AlterPartitionRequest,
+    ForwardRequest,
+    ClaimGroupRequest,
+    ReleaseGroupRequest,
+)
