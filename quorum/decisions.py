@@ -7,7 +7,7 @@ One topic, one resource stands or falls by itself: an error is an entry of the r
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..errors import (
     BrokerError,
@@ -15,6 +15,7 @@ from ..errors import (
     InvalidConfigError,
     InvalidGroupIdError,
     InvalidPartitionsError,
+    InvalidReplicaAssignmentError,
     InvalidReplicationFactorError,
     InvalidRequestError,
     InvalidTopicError,
@@ -45,16 +46,18 @@ from ..transport.messages import (
     TopicResult,
     TopicsReply,
 )
+from .decision import Decision
+from .elections import rules_from, target_replicas, topic_elections
 from .image import METADATA_TOPIC, MetadataImage, apply
 from .internal_topics import check_not_internal, internal_topic
-from .placement import place
-from .records import CreateTopic, MetadataRecord, NextProducerId, RemoveTopic, SetConfig, SetPartition
+from .min_insync import MIN_INSYNC_REPLICAS, default_setting
+from .placement import default_factor, place
+from .records import CreateTopic, MetadataRecord, NextProducerId, RemoveTopic, SetConfig, SetNodeState, SetPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..settings import BrokerConfig
-    from ..transport.message_base import Body
 
 MAX_PARTITIONS = 100_000
 """Partitions of one topic, and new ones of one request: enough for anybody, and few enough that a slip of the finger
@@ -69,13 +72,6 @@ QUOTAS = ("producer_byte_rate", "consumer_byte_rate")
 
 _QUOTA = re.compile(r"[0-9]{1,19}")
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-
-
-class Decision(NamedTuple):
-    """Records to append, and the reply to send once they are committed."""
-
-    records: list[MetadataRecord]
-    reply: Body
 
 
 def check_topic_name(name: str) -> None:
@@ -135,15 +131,22 @@ def _create_topic(
         raise TopicExistsError(message)
     assignments = _assignments(image, wanted, config, room)
     _check_no_repeats(wanted.configs)
-    overrides = _checked_overrides(dict(wanted.configs), config, len(assignments[0]))
+    factor = len(assignments[0])
+    overrides = _checked_overrides(dict(wanted.configs), config, factor)
+    min_insync = default_setting(config, factor)
+    if min_insync is not None:
+        overrides.setdefault(MIN_INSYNC_REPLICAS, min_insync)
     records: list[MetadataRecord] = [CreateTopic(wanted.topic, topic_id(wanted.topic, image.end_offset))]
-    records += [_new_partition(wanted.topic, index, replicas) for index, replicas in enumerate(assignments)]
+    records += [_new_partition(image, wanted.topic, index, replicas) for index, replicas in enumerate(assignments)]
     records += [SetConfig(TOPIC_RESOURCE, wanted.topic, key, value) for key, value in overrides.items()]
     return records
 
 
-def _new_partition(topic: str, partition: int, replicas: list[int]) -> SetPartition:
-    return SetPartition(topic, partition, replicas, isr=replicas, leader=replicas[0], leader_epoch=0)
+def _new_partition(image: MetadataImage, topic: str, partition: int, replicas: list[int]) -> SetPartition:
+    """A partition with the replicas in sync that are heard of, led by the first of them that may."""
+    isr = [node for node in replicas if not image.nodes[node].fenced]
+    leader = next(node for node in replicas if image.nodes[node].may_lead)
+    return SetPartition(topic, partition, replicas, isr, leader, leader_epoch=0)
 
 
 def _assignments(image: MetadataImage, wanted: NewTopic, config: BrokerConfig, room: int) -> list[list[int]]:
@@ -156,9 +159,7 @@ def _assignments(image: MetadataImage, wanted: NewTopic, config: BrokerConfig, r
     _check_room(wanted.topic, count, room)
     factor = wanted.replication_factor
     if factor == -1:
-        factor = config.default_replication_factor
-    if factor == -1:
-        factor = min(3, len(image.nodes))
+        factor = default_factor(image, config)
     return place(image.nodes.values(), image.partitions_count, count, factor)
 
 
@@ -199,6 +200,9 @@ def _check_assignments(image: MetadataImage, wanted: NewTopic) -> None:
                 " same number of different nodes"
             )
             raise InvalidReplicationFactorError(message)
+        if not any(image.nodes[node].may_lead for node in replicas):
+            message = f"none of the nodes {replicas} of partition {partition} of {wanted.topic} can lead it now"
+            raise InvalidReplicaAssignmentError(message)
 
 
 def _check_no_repeats(configs: Sequence[tuple[str, str | None]]) -> None:
@@ -270,7 +274,7 @@ def create_partitions(image: MetadataImage, request: CreatePartitionsRequest) ->
         records += made
         room -= len(made)
         topic = image.topics[wanted.topic]
-        factor = len(topic.partitions[0].replicas)
+        factor = len(target_replicas(topic.partitions[0]))
         results.append(TopicResult(topic.name, 0, None, topic.topic_id, wanted.total, factor))
     return Decision([] if request.validate_only else records, TopicsReply(results))
 
@@ -288,9 +292,9 @@ def _add_partitions(image: MetadataImage, wanted: PartitionCount, room: int) -> 
         raise InvalidPartitionsError(message)
     _check_partition_count(topic.name, wanted.total)
     _check_room(topic.name, wanted.total - now, room)
-    factor = len(topic.partitions[0].replicas)
+    factor = len(target_replicas(topic.partitions[0]))
     placed = place(image.nodes.values(), image.partitions_count, wanted.total - now, factor)
-    return [_new_partition(topic.name, now + index, replicas) for index, replicas in enumerate(placed)]
+    return [_new_partition(image, topic.name, now + index, replicas) for index, replicas in enumerate(placed)]
 
 
 def alter_configs(image: MetadataImage, request: AlterConfigsRequest, config: BrokerConfig) -> Decision:
@@ -325,9 +329,22 @@ def _alter(image: MetadataImage, change: ResourceChange, config: BrokerConfig) -
             f" groups ({GROUP_RESOURCE}) and clients ({CLIENT_RESOURCE}) can"
         )
         raise InvalidRequestError(message)
-    records: list[MetadataRecord] = [SetConfig(change.type, change.name, key, value) for key, value in normal.items()]
+    records: list[MetadataRecord] = []
+    if change.type == TOPIC_RESOURCE:
+        records += _elections_with(image, change.name, normal, dropped, config)
+    records += [SetConfig(change.type, change.name, key, value) for key, value in normal.items()]
     records += [SetConfig(change.type, change.name, key, None) for key in dropped]
     return records
+
+
+def _elections_with(
+    image: MetadataImage, topic: str, changed: Mapping[str, str], dropped: Sequence[str], config: BrokerConfig
+) -> list[MetadataRecord]:
+    """What a topic's new settings mean for its partitions: with a lower min.insync.replicas the ELR holds no longer."""
+    before = image.config_of(TOPIC_RESOURCE, topic)
+    after = {key: value for key, value in {**before, **changed}.items() if key not in dropped}
+    rules = rules_from(after, config)
+    return topic_elections(image, topic, rules) if rules != rules_from(before, config) else []
 
 
 def _altered_topic(
@@ -342,7 +359,7 @@ def _altered_topic(
     after = {**image.config_of(TOPIC_RESOURCE, change.name), **{names[key]: value for key, value in given.items()}}
     for name in dropped:
         after.pop(name, None)
-    normal = _checked_overrides(after, config, len(topic.partitions[0].replicas))
+    normal = _checked_overrides(after, config, len(target_replicas(topic.partitions[0])))
     return {names[key]: normal[names[key]] for key in given}, dropped
 
 
@@ -410,14 +427,15 @@ def bumped_epoch(producer_id: int, producer_epoch: int) -> InitProducerIdReply |
 
 
 def registration(image: MetadataImage, node_id: int, *, clean: bool) -> list[MetadataRecord]:
-    """What follows from a node's start.
+    """What follows from the start of a node that is the whole cluster.
 
     After an unclean stop it may have lost unflushed records, so every partition that it leads gets a new leader epoch,
     by which readers can tell the two histories apart (KIP-101).
     """
+    records: list[MetadataRecord] = [SetNodeState(node_id, fenced=False, stopping=False, draining=False)]
     if clean:
-        return []
-    return [
+        return records
+    return records + [
         SetPartition(topic.name, index, list(old.replicas), list(old.isr), old.leader, old.leader_epoch + 1)
         for topic in image.topics.values()
         for index, old in enumerate(topic.partitions)

@@ -10,26 +10,43 @@ from ..errors import InvalidReplicationFactorError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .image import NodeImage
+    from ..settings import BrokerConfig
+    from .image import MetadataImage, NodeImage
+
+DEFAULT_FACTOR = 3
+"""Replicas of a partition where nobody says otherwise and there are as many nodes."""
+
+
+def usable(nodes: Iterable[NodeImage]) -> list[NodeImage]:
+    """The nodes that get new replicas, by id: they are heard of, and neither stop nor are drained."""
+    return sorted((node for node in nodes if node.may_lead), key=lambda node: node.node_id)
+
+
+def default_factor(image: MetadataImage, config: BrokerConfig) -> int:
+    """How many replicas a new partition has where the topic's creator does not say."""
+    if config.default_replication_factor != -1:
+        return config.default_replication_factor
+    return max(1, min(DEFAULT_FACTOR, len(usable(image.nodes.values()))))
 
 
 def place(nodes: Iterable[NodeImage], first: int, count: int, factor: int) -> list[list[int]]:
-    """Replicas of `count` partitions, the leader-to-be first.
+    """Replicas of `count` partitions, the leader-to-be first, on usable nodes.
 
     Nodes of different racks are dealt in turn, so that neighbours in the order, and so the replicas of one partition,
     are in different racks where there are enough. Each partition begins one node further than the one before; `first`
     (the number of partitions that exist already) says where, so that leaders stay spread as topics come.
 
-    Raises InvalidReplicationFactorError if there are fewer nodes than replicas.
+    Raises InvalidReplicationFactorError if there are fewer usable nodes than replicas.
     """
+    registered = list(nodes)
     racks: dict[str, list[int]] = {}
-    for node in sorted(nodes, key=lambda node: node.node_id):
+    for node in usable(registered):
         racks.setdefault(node.rack, []).append(node.node_id)
     order = [node_id for turn in zip_longest(*racks.values()) for node_id in turn if node_id is not None]
     if not 1 <= factor <= len(order):
         message = (
             f"a replication factor of {factor} is not possible: it has to be at least 1 and at most the number of"
-            f" nodes, which is {len(order)}"
+            f" nodes that can get replicas now, which is {len(order)} of {len(registered)} registered"
         )
         raise InvalidReplicationFactorError(message)
     return [

@@ -25,6 +25,29 @@ class RegisterNode(_Record):
     rack: str
     clean: bool
     """Whether it had stopped cleanly before: then its logs hold all that they held."""
+    directory_id: str = ""
+    incarnation: str = ""
+    """Different for each start of its process."""
+    min_version: int = 0
+    max_version: int = 0
+    """The protocol versions that it speaks."""
+    epoch: int = -1
+    """The node's epoch; -1: the offset of this record. Only a snapshot says it."""
+
+
+class SetNodeState(_Record):
+    """A node is heard of or not, about to stop or not, to be emptied or not."""
+
+    node_id: int
+    fenced: bool
+    stopping: bool
+    draining: bool
+
+
+class RemoveNode(_Record):
+    """A node is no longer one of the cluster."""
+
+    node_id: int
 
 
 class CreateTopic(_Record):
@@ -48,7 +71,15 @@ class SetPartition(_Record):
     replicas: list[int]
     isr: list[int]
     leader: int
+    """-1: nobody."""
     leader_epoch: int
+    elr: list[int] = []
+    """Replicas out of sync that hold every committed record (KIP-966)."""
+    partition_epoch: int = -1
+    """Counts the states of the partition; -1: one more than before."""
+    adding: list[int] = []
+    removing: list[int] = []
+    """Replicas that come and go while the partition is being moved; both are among the replicas."""
 
 
 class SetConfig(_Record):
@@ -66,7 +97,45 @@ class NextProducerId(_Record):
     producer_id: int
 
 
-MetadataRecord: TypeAlias = RegisterNode | CreateTopic | RemoveTopic | SetPartition | SetConfig | NextProducerId
+class NextNodeId(_Record):
+    """Node ids below this one have been given out."""
+
+    node_id: int
+
+
+class LeaderChange(_Record):
+    """A quorum epoch begins; the first record of its leader, by which what is before it is committed too (KIP-595)."""
+
+    leader_id: int
+    epoch: int
+
+
+class SetVoters(_Record):
+    """Who votes, from this record's append on: (node id, directory id) each (KIP-853)."""
+
+    voters: list[tuple[int, str]]
+
+
+class SetProtocolVersion(_Record):
+    """The protocol version that the nodes may use among one another."""
+
+    version: int
+
+
+MetadataRecord: TypeAlias = (
+    RegisterNode
+    | SetNodeState
+    | RemoveNode
+    | CreateTopic
+    | RemoveTopic
+    | SetPartition
+    | SetConfig
+    | NextProducerId
+    | NextNodeId
+    | LeaderChange
+    | SetVoters
+    | SetProtocolVersion
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[MetadataRecord] = msgspec.msgpack.Decoder(MetadataRecord)

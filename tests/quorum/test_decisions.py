@@ -6,7 +6,15 @@ import pytest
 from zmqbroker.errors import InvalidTopicError, PolicyViolationError
 from zmqbroker.quorum import decisions
 from zmqbroker.quorum.image import MetadataImage, apply
-from zmqbroker.quorum.records import CreateTopic, NextProducerId, RegisterNode, RemoveTopic, SetConfig, SetPartition
+from zmqbroker.quorum.records import (
+    CreateTopic,
+    NextProducerId,
+    RegisterNode,
+    RemoveTopic,
+    SetConfig,
+    SetNodeState,
+    SetPartition,
+)
 from zmqbroker.settings import broker_config
 from zmqbroker.transport.config_messages import (
     BROKER_RESOURCE,
@@ -28,6 +36,7 @@ CONFIG = broker_config({"num_partitions": 2})
 
 def a_cluster(nodes=3):
     records = [RegisterNode(node, "h", 1, f"r{node}", clean=True) for node in range(1, nodes + 1)]
+    records += [SetNodeState(node, fenced=False, stopping=False, draining=False) for node in range(1, nodes + 1)]
     return apply(MetadataImage(), records, TOPIC_RESOURCE)
 
 
@@ -52,7 +61,7 @@ def with_topic(name="a", partitions=2, factor=2, **configs):
 def test_a_topic_is_created_with_its_partitions_and_settings():
     decision = create(a_cluster(), NewTopic("a", 3, 2, [("retention_ms", "1h"), ("flush", "os")]))
     (result,) = decision.reply.topics
-    assert (result.error_code, result.topic_id, result.partitions, result.replication_factor) == (0, "a@3", 3, 2)
+    assert (result.error_code, result.topic_id, result.partitions, result.replication_factor) == (0, "a@6", 3, 2)
     image = apply(a_cluster(), decision.records, TOPIC_RESOURCE)
     assert len(image.topics["a"].partitions) == 3
     assert all(len(set(state.replicas)) == 2 for state in image.topics["a"].partitions)
@@ -157,7 +166,7 @@ def test_topics_are_deleted_once():
     decision = decisions.delete_topics(with_topic("a"), DeleteTopicsRequest(["a", "b", "a"], 1000), CONFIG)
     assert codes(decision) == [0, 3, 3]
     assert decision.records == [RemoveTopic("a")]
-    assert decision.reply.topics[0].topic_id == "a@3"
+    assert decision.reply.topics[0].topic_id == "a@6"
 
 
 def test_topics_are_not_deleted_where_that_is_off():
@@ -257,8 +266,10 @@ def test_epochs_of_a_producer_id_end_before_they_overflow():
 def test_an_unclean_start_begins_new_epochs_where_the_node_leads():
     image = with_topic("a", 3, 2)
     mine = [index for index, state in enumerate(image.topics["a"].partitions) if state.leader == 1]
-    assert decisions.registration(image, 1, clean=True) == []
-    records = decisions.registration(image, 1, clean=False)
+    unfenced = SetNodeState(1, fenced=False, stopping=False, draining=False)
+    assert decisions.registration(image, 1, clean=True) == [unfenced]
+    first, *records = decisions.registration(image, 1, clean=False)
+    assert first == unfenced
     assert [record.partition for record in records] == mine
     assert all(isinstance(record, SetPartition) and record.leader_epoch == 1 for record in records)
     apply(image, records, TOPIC_RESOURCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from zmqbroker.quorum.placement import place
 
 
 def nodes_in(*racks):
-    return [NodeImage(index, "h", 1, rack, 0) for index, rack in enumerate(racks)]
+    return [NodeImage(index, "h", 1, rack, 0, fenced=False) for index, rack in enumerate(racks)]
 
 
 @given(
@@ -51,5 +52,14 @@ def test_where_one_topic_ends_the_next_begins():
 
 @pytest.mark.parametrize("factor", [0, -1, 3])
 def test_a_factor_that_is_not_possible_names_the_number_of_nodes(factor):
-    with pytest.raises(InvalidReplicationFactorError, match=f"factor of {factor}.* which is 2"):
+    with pytest.raises(InvalidReplicationFactorError, match=f"factor of {factor}.* which is 2 of 2 registered"):
         place(nodes_in("a", "b"), 0, 1, factor)
+
+
+@pytest.mark.parametrize("state", ["fenced", "stopping", "draining"])
+def test_a_node_that_may_not_have_replicas_gets_none(state):
+    nodes = nodes_in("a", "b", "c")
+    nodes[1] = replace(nodes[1], **{state: True})
+    assert place(nodes, 0, 3, 2) == [[0, 2], [2, 0], [0, 2]]
+    with pytest.raises(InvalidReplicationFactorError, match="factor of 3.* which is 2 of 3 registered"):
+        place(nodes, 0, 1, 3)

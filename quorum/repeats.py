@@ -1,0 +1,103 @@
+"""What a request answers that was carried out twice, because the answer to the first attempt was lost. Pure.
+
+The second attempt finds the work done and calls it an error. If the node that sends it did not see the work done when
+it was asked, and sees it done exactly as the request wants it, then the request has succeeded, be it by the first
+attempt or by somebody who wanted the same at the same time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..errors import (
+    BrokerError,
+    BrokerIdNotRegisteredError,
+    ConfigError,
+    InvalidPartitionsError,
+    TopicExistsError,
+    UnknownTopicOrPartitionError,
+)
+from ..settings import normalised_overrides
+from ..transport.cluster_messages import RemoveNodeRequest
+from ..transport.config_messages import TOPIC_RESOURCE
+from ..transport.message_base import Body
+from ..transport.messages import (
+    CreatePartitionsRequest,
+    CreateTopicsRequest,
+    DeleteTopicsRequest,
+    NewTopic,
+    TopicResult,
+    TopicsReply,
+)
+
+if TYPE_CHECKING:
+    from ..transport.message_base import Request
+    from ..transport.messages import PartitionCount
+    from .image import MetadataImage
+
+Outcome: TypeAlias = "Body | BrokerError"
+
+
+def settled(request: Request, outcome: Outcome, before: MetadataImage, after: MetadataImage) -> Outcome:
+    """The outcome of a repeated request, by the metadata when it was first sent and now."""
+    match request, outcome:
+        case (CreateTopicsRequest(), TopicsReply()) if not request.validate_only:
+            pairs = zip(request.topics, outcome.topics, strict=True)
+            return TopicsReply([_created(wanted, result, before, after) for wanted, result in pairs])
+        case (CreatePartitionsRequest(), TopicsReply()) if not request.validate_only:
+            pairs_of_counts = zip(request.topics, outcome.topics, strict=True)
+            return TopicsReply([_widened(wanted, result, before, after) for wanted, result in pairs_of_counts])
+        case (DeleteTopicsRequest(), TopicsReply()):
+            return TopicsReply([_deleted(result, before, after) for result in outcome.topics])
+        case (RemoveNodeRequest(node_id), BrokerIdNotRegisteredError()) if (
+            node_id in before.nodes and node_id not in after.nodes
+        ):
+            return Body()
+        case _:
+            return outcome
+
+
+def _created(wanted: NewTopic, result: TopicResult, before: MetadataImage, after: MetadataImage) -> TopicResult:
+    topic = after.topics.get(wanted.topic)
+    if result.error_code != TopicExistsError.code or wanted.topic in before.topics:
+        return result
+    if topic is None or not topic.partitions:
+        return result
+    if wanted.assignments:
+        as_wanted = [list(state.replicas) for state in topic.partitions] == wanted.assignments
+    else:
+        factor = len(topic.partitions[0].replicas)
+        as_wanted = wanted.partitions in (-1, len(topic.partitions)) and wanted.replication_factor in (-1, factor)
+    try:
+        overrides = normalised_overrides({key: value for key, value in wanted.configs if value is not None})
+    except ConfigError:
+        return result
+    # Settings that nobody asked for may have been added: min.insync.replicas has a default that depends on the cluster.
+    if as_wanted and overrides.items() <= after.config_of(TOPIC_RESOURCE, wanted.topic).items():
+        return _success(after, wanted.topic)
+    return result
+
+
+def _widened(wanted: PartitionCount, result: TopicResult, before: MetadataImage, after: MetadataImage) -> TopicResult:
+    then, now = before.topics.get(wanted.topic), after.topics.get(wanted.topic)
+    if (
+        result.error_code == InvalidPartitionsError.code
+        and then is not None
+        and now is not None
+        and then.topic_id == now.topic_id
+        and len(then.partitions) < wanted.total == len(now.partitions)
+    ):
+        return _success(after, wanted.topic)
+    return result
+
+
+def _deleted(result: TopicResult, before: MetadataImage, after: MetadataImage) -> TopicResult:
+    then = before.topics.get(result.topic)
+    if result.error_code == UnknownTopicOrPartitionError.code and then is not None and result.topic not in after.topics:
+        return TopicResult(result.topic, 0, None, then.topic_id)
+    return result
+
+
+def _success(image: MetadataImage, name: str) -> TopicResult:
+    topic = image.topics[name]
+    return TopicResult(name, 0, None, topic.topic_id, len(topic.partitions), len(topic.partitions[0].replicas))
