@@ -197,6 +197,9 @@ def not_here(context: NodeContext, topic: str, partition: int) -> BrokerError:
         message = f"the topic {topic} has {count} partitions, 0 to {count - 1}, and no partition {partition}"
         return UnknownTopicOrPartitionError(message)
     leader = known.partitions[partition].leader
+    if leader == -1:
+        message = f"{topic}-{partition} has no leader: none of its replicas in sync is there"
+        return LeaderNotAvailableError(message)
     if leader == context.config.node_id:
         message = f"the leader of {topic}-{partition} is starting again after a failure"
         return LeaderNotAvailableError(message)

@@ -75,6 +75,8 @@ class Read(Command):
     offset: int
     max_bytes: int
     leader_epoch: int
+    rack: str = ""
+    """Where the client is, if it may read from a follower near to it (KIP-392)."""
 
 
 class Watch(Message):

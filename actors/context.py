@@ -13,11 +13,13 @@ from ..quorum.image import MetadataImage
 from .quotas import Quotas
 
 if TYPE_CHECKING:
+    from random import Random
+
     from ..clock import Clock
     from ..log.data_folder import DataFolder
     from ..log.disk import Disk
     from ..settings import BrokerConfig
-    from ..transport.network import Listener
+    from ..transport.network import Listener, Network
     from .flush_pool import Flusher
     from .reactor import Reactor
 
@@ -34,6 +36,9 @@ class NodeContext:
     flusher: Flusher
     cluster_id: str
     pid: int
+    network: Network
+    random: Random
+    """For jitter and for ids that have to be different; seeded by who runs the node."""
     image: MetadataImage = field(default_factory=MetadataImage)
     counters: Counter[str] = field(default_factory=Counter)
     quotas: Quotas = field(default_factory=Quotas)
@@ -45,6 +50,16 @@ class NodeContext:
     unsent_bytes: int = 0
     """Bytes of replies that clients leave unread; bounded for each client, so they do not count against the others."""
 
+    incarnation: str = ""
+    """Different for each start of this node's process."""
+    controller_id: int = -1
+    """The node that leads the metadata quorum, as far as this one knows; -1: nobody."""
+    active: bool = False
+    """Whether this node is registered, knows the metadata and has opened its partitions, so that clients are served."""
+    was_member: bool = False
+    """Whether the metadata log of this node's folder has it as a node of the cluster."""
+    node_epoch: int = -1
+    """The metadata offset of this process's registration; -1: not registered yet."""
     started_ms: float = 0.0
     """When the node began to take clients, by the monotonic clock."""
     stopping: bool = False
@@ -78,6 +93,24 @@ def coordinator_address(topic: str, partition: int) -> str:
     return f"coordinator/{topic}/{partition}"
 
 
+def peer_address(node_id: int) -> str:
+    """Where the link to another node lives, if there is one."""
+    return f"peer/{node_id}"
+
+
+def fetcher_address(node_id: int) -> str:
+    """Where the fetcher of the partitions that another node leads lives, if there are any."""
+    return f"fetcher/{node_id}"
+
+
+def replica_server_address(node_id: int) -> str:
+    """Where another node's fetches are served, if there were any."""
+    return f"replica-server/{node_id}"
+
+
 CONTROLLER = "controller"
+QUORUM = "quorum"
+PEERS = "peers"
+MEMBERSHIP = "membership"
 METADATA_KEEPER = "metadata-keeper"
 LOG_KEEPER = "log-keeper"

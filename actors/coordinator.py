@@ -24,7 +24,19 @@ from ..log.batch import read_header
 from ..log.plain_records import decode_batch, encode_batch
 from ..transport.messages import ACKS_ALL, PartitionDirInfo, PartitionFetched, PartitionProduced
 from .actor import ReactorActor
-from .commands import Answer, Append, Command, DescribeDir, EndWait, Message, Read, Refusal, tell_back
+from .commands import (
+    Answer,
+    Append,
+    Command,
+    DescribeDir,
+    EndWait,
+    Message,
+    Read,
+    Refusal,
+    Retire,
+    Retired,
+    tell_back,
+)
 from .context import partition_address
 
 if TYPE_CHECKING:
@@ -80,6 +92,9 @@ class Coordinator(ReactorActor):
         """Records of each batch that is not yet committed."""
         self._outgoing: deque[_Outgoing] = deque()
         self._timer: Timer | None = None
+        self._leader_epoch = -1
+        """The leader epoch in which the state was read: in a later one another node may have written to the log."""
+        self._retire_to: Ref | None = None
 
     # ---- what a subclass implements
 
@@ -164,14 +179,8 @@ class Coordinator(ReactorActor):
     def on_receive(self, message: Any) -> None:
         """Handle a command, or an answer of the partition's leader."""
         match message:
-            case Answer() if message.call == ("load", self._load_id):
-                self._loaded_some(message)
-            case Answer() if message.call == ("append", self._load_id):
-                self._appended(message)
-            case Refusal() if message.call in (("load", self._load_id), ("append", self._load_id)):
-                self._start_over(message.error)
             case Answer() | Refusal() if isinstance(message.call, tuple) and message.call[0] in ("load", "append"):
-                pass  # of an attempt that was given up
+                self._of_log(message)
             case Tick():
                 if not self._loading:
                     self.tick(self.context.clock.monotonic_ms())
@@ -180,12 +189,27 @@ class Coordinator(ReactorActor):
                     self._parked.append(message)
                 else:
                     self._handle(message)
+            case Retire():
+                self._retire_to = message.reply_to
+                self.stop()
             case EndWait() if self._loading:
                 self._end_parked(message)
             case _ if self._loading:
                 self._noticed.append(message)
             case _:
                 self.notice(message)
+
+    def _of_log(self, message: Answer | Refusal) -> None:
+        """Take an answer of the partition's leader, but not that to an attempt which was given up."""
+        doing, load_id = message.call
+        if load_id != self._load_id:
+            return
+        if isinstance(message, Refusal):
+            self._start_over(message.error)
+        elif doing == "load":
+            self._loaded_some(message)
+        else:
+            self._appended(message)
 
     def _end_parked(self, message: EndWait) -> None:
         """Refuse a command that was not begun and whose client waits no longer."""
@@ -227,7 +251,7 @@ class Coordinator(ReactorActor):
             index = self._appends if position == len(chunks) - 1 else 0
             call = ("append", self._load_id)
             self._in_flight.append(len(chunk))
-            leader.tell(Append(self.actor_ref, call, index, encode_batch(chunk), ACKS_ALL, -1))
+            leader.tell(Append(self.actor_ref, call, index, encode_batch(chunk), ACKS_ALL, self._leader_epoch))
 
     def _appended(self, answer: Answer) -> None:
         body = answer.body
@@ -286,6 +310,7 @@ class Coordinator(ReactorActor):
         if leader is None:
             return
         self.forget()
+        self._leader_epoch = self.context.image.topics[self.TOPIC].partitions[self.partition].leader_epoch
         leader.tell(DescribeDir(self.actor_ref, ("load", self._load_id), 0))
 
     def _loaded_some(self, answer: Answer) -> None:
@@ -330,7 +355,9 @@ class Coordinator(ReactorActor):
             leader = self._leader()
             if leader is None:
                 return
-            leader.tell(Read(self.actor_ref, ("load", self._load_id), 0, self._load_offset, _READ_BYTES, -1))
+            leader.tell(
+                Read(self.actor_ref, ("load", self._load_id), 0, self._load_offset, _READ_BYTES, self._leader_epoch)
+            )
             return
         self._loading = False
         self.loaded()
@@ -345,11 +372,16 @@ class Coordinator(ReactorActor):
 
     def on_stop(self) -> None:
         """Tell everybody who waits to ask again."""
-        self._end(f"the coordinator of {self.name} stops")
+        self._end(f"the coordinator of {self.name} stops here")
+        if self._retire_to is not None:
+            self._retire_to.tell(Retired(self.address))
 
     def on_crash(self, error: BaseException | None) -> None:
         """Tell everybody who waits; the state is built anew when the actor starts again."""
         self._end(f"the coordinator of {self.name} failed and starts again: {error!r}")
+        if self._retire_to is not None:
+            self.reactor.stop_actor(self.address)  # it was to end anyway, and shall not be made again
+            self._retire_to.tell(Retired(self.address))
 
     def _end(self, why: str) -> None:
         if self._timer is not None:
@@ -359,6 +391,8 @@ class Coordinator(ReactorActor):
             if isinstance(message, Command):
                 refusal = Refusal(message.call, message.index, CoordinatorNotAvailableError(why))
                 tell_back(message.reply_to, refusal)
+            elif isinstance(message, Retire):
+                self._retire_to = message.reply_to
         self._parked.clear()
 
     def waiting(self) -> list[Command]:

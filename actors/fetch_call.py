@@ -32,6 +32,7 @@ class FetchCall(Call):
         count = len(request.partitions)
         self._entries = request.partitions
         self._min_bytes = request.min_bytes
+        self._rack = request.rack
         self._budget = min(request.max_bytes, session.context.config.fetch_max_bytes)
         self._results: list[PartitionFetched | None] = [None] * count
         self._data = [b""] * count
@@ -63,7 +64,9 @@ class FetchCall(Call):
             room = max(0, min(entry.max_bytes, self._budget))
             self._budget -= room
             self._reserved[index] = room
-            leader.tell(Read(self.session.actor_ref, self, index, entry.fetch_offset, room, entry.leader_epoch))
+            leader.tell(
+                Read(self.session.actor_ref, self, index, entry.fetch_offset, room, entry.leader_epoch, self._rack)
+            )
         if not self._reserved:
             self._all_answered()
 
@@ -75,7 +78,7 @@ class FetchCall(Call):
         self._data[index] = answer.data
         assert isinstance(answer.body, PartitionFetched)
         self._results[index] = answer.body
-        if answer.body.error_code:
+        if answer.body.error_code or answer.body.preferred_read_replica != -1:
             self._hurry = True
         if self._to_read or not self._reserved:
             self._read_more()

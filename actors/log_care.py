@@ -56,3 +56,19 @@ def remove_later(context: NodeContext, name: str) -> None:
         context.flusher.submit(context.folder.delete_log(name), removed)
     except OSError as error:
         removed(error)
+
+
+def maintain(context: NodeContext, name: str, log: PartitionLog, high_watermark: int, *, leads: bool) -> bool:
+    """Roll, delete and forget what is old enough; whether it worked. A follower deletes when its leader has."""
+    now_ms = context.clock.wall_ms()
+    try:
+        log.roll_if_old(now_ms)
+        deleted = log.apply_retention(now_ms, high_watermark) if leads else 0
+        log.expire_producers(now_ms, context.config.producer_id_expiration_ms)
+        log.checkpoint()
+    except OSError as error:
+        logger.warning("upkeep of %s has to wait: %s", name, error)
+        return False
+    if deleted:
+        context.counters["segments-deleted"] += deleted
+    return True

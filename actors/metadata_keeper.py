@@ -1,4 +1,8 @@
-"""MetadataKeeper: holds the committed metadata image for the node, and starts and stops partition leaders by it."""
+"""MetadataKeeper: holds the committed metadata image for the node, and starts and stops its partitions' actors by it.
+
+Nothing starts before this process is registered: what an older process of this node led or followed, it led or followed
+with a log that may have lost its end since.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,29 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..quorum.image import METADATA_TOPIC
+from ..quorum.image import METADATA_TOPIC, MetadataImage
 from ..transport.config_messages import TOPIC_RESOURCE
 from ..transport.internal_topics import INTERNAL_TOPICS
 from .actor import ReactorActor
 from .commands import AllStarted, ImageCommitted, Reconfigure, Retire, Retired, TopicGone
-from .context import METADATA_KEEPER, coordinator_address, partition_address
+from .context import (
+    CONTROLLER,
+    MEMBERSHIP,
+    METADATA_KEEPER,
+    PEERS,
+    coordinator_address,
+    partition_address,
+)
 from .group_coordinator import GroupCoordinator
 from .log_care import remove_later
-from .partition_leader import PartitionLeader
+from .partition import Partition
+from .peer_commands import ImageApplied, KnownNodes, NodeActive
 from .share_coordinator import ShareCoordinator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..quorum.image import MetadataImage, TopicImage
+    from ..quorum.image import PartitionImage, TopicImage
     from .context import NodeContext
     from .coordinator import Coordinator
 
@@ -46,8 +58,8 @@ class _LastToStart(ReactorActor):
 class MetadataKeeper(ReactorActor):
     """Makes this node's partition actors agree with the image.
 
-    Images are taken one after the other: while actors of deleted partitions are still ending, the next ones wait, so
-    that a topic that is created again finds its addresses and folders free.
+    Images are taken one after the other: while actors of partitions that left this node are still ending, the next ones
+    wait, so that one that comes again finds its addresses and folders free.
     """
 
     def __init__(self, context: NodeContext, on_started: Callable[[], None]) -> None:
@@ -56,6 +68,9 @@ class MetadataKeeper(ReactorActor):
         self._on_started = on_started
         self._images: deque[MetadataImage] = deque()
         self._ending: set[str] = set()
+        self._registered = False
+        self._ended_for: MetadataImage | None = None
+        """The image for which all that does not stay has been told to end."""
 
     def on_receive(self, message: Any) -> None:
         """Take the next image, or the end of an actor that an image no longer has."""
@@ -68,6 +83,8 @@ class MetadataKeeper(ReactorActor):
                     self._forget_ended()
             case AllStarted():
                 self._on_started()
+            case NodeActive():
+                self._set_strays_aside()
             case _:
                 assert False, f"the metadata keeper got {message!r}"  # noqa: B011, PT015 - nobody sends it anything else
         while self._images and not self._ending:
@@ -76,38 +93,54 @@ class MetadataKeeper(ReactorActor):
     def _take(self, new: MetadataImage) -> None:
         old = self.context.image
         assert new.end_offset >= old.end_offset, f"the metadata go back from {old.end_offset} to {new.end_offset}"
-        recreated = False
-        for name, before in old.topics.items():
-            after = new.topics.get(name)
-            if after is None or after.topic_id != before.topic_id:
-                self._end_topic(before)
-                recreated = recreated or after is not None
-        if recreated and self._ending:
-            # Deleted and created anew between two images: without the topic first, then with it.
-            gone = {name: topic for name, topic in new.topics.items() if self._survives(topic, old)}
-            self._images.appendleft(new)
-            new = type(new)(new.end_offset, new.nodes, gone, new.configs, new.next_producer_id)
-        if not old.nodes:
-            self._set_strays_aside(new)
-        self.context.image = new
-        for name, topic in new.topics.items():
-            known = old.topics.get(name)
+        first = not self._registered
+        if first:
+            own = new.nodes.get(self.context.config.node_id)
+            if own is None or own.incarnation != self.context.incarnation:
+                self._publish(old, new)
+                return
+            self._registered = True
+            self.context.node_epoch = own.epoch
+        before = MetadataImage() if first else old
+        if self._ended_for is not new:
+            self._ended_for = new
+            self._end_what_goes(before, new)
+            if self._ending:
+                self._images.appendleft(new)  # what begins may need the addresses and folders of what ends
+                return
+        self._publish(old, new)
+        for topic in new.topics.values():
+            known = before.topics.get(topic.name)
             if known is not None and known.topic_id != topic.topic_id:
                 known = None
-            self._change_topic(topic, known, old, new)
-        if not old.nodes:
+            self._change_topic(topic, known, before)
+        if first:
             self.reactor.spawn(_LastToStart, address=f"{METADATA_KEEPER}/last-to-start")
 
-    def _set_strays_aside(self, image: MetadataImage) -> None:
-        """Rename folders of no partition, at the start: a deletion that a crash cut short left them, or somebody.
+    def _publish(self, old: MetadataImage, new: MetadataImage) -> None:
+        """Let the node's other actors see the new image."""
+        self.context.image = new
+        if new.nodes is not old.nodes:
+            nodes = {node.node_id: (node.host, node.port) for node in new.nodes.values()}
+            self.reactor.tell(PEERS, KnownNodes(nodes))
+        for address in (CONTROLLER, MEMBERSHIP):
+            self.reactor.tell(address, ImageApplied(new.end_offset))
+
+    def _set_strays_aside(self) -> None:
+        """Rename folders of no partition, once all is known: a deletion that a crash cut short left them, or somebody.
 
         They must not be taken for a topic that gets the same name, and are not ours to delete.
         """
-        known = {f"{topic.name}-{index}" for topic in image.topics.values() for index in range(len(topic.partitions))}
+        known = {
+            f"{topic.name}-{index}"
+            for topic in self.context.image.topics.values()
+            for index in range(len(topic.partitions))
+            if self._hosts(topic.partitions[index])
+        }
         for name in self.context.folder.partition_folders():
-            if name not in known and name != f"{METADATA_TOPIC}-0":
+            if name not in known and name != f"{METADATA_TOPIC}-0" and not self.context.folder.is_open(name):
                 aside = self.context.folder.set_aside(name)
-                logger.warning("%s belongs to no partition of this cluster; it is now named %s", name, aside)
+                logger.warning("%s belongs to no partition of this node; it is now named %s", name, aside)
 
     def _forget_ended(self) -> None:
         """Write down that deleted logs have no recovery point any more, before new ones may have their names."""
@@ -116,29 +149,73 @@ class MetadataKeeper(ReactorActor):
         except OSError as error:
             logger.warning("the recovery points could not be written down: %s", error)
 
-    def _survives(self, topic: TopicImage, old: MetadataImage) -> bool:
-        before = old.topics.get(topic.name)
-        return before is None or before.topic_id == topic.topic_id
+    def _hosts(self, partition: PartitionImage) -> bool:
+        return self.context.config.node_id in partition.replicas
 
-    def _change_topic(
-        self, topic: TopicImage, before: TopicImage | None, old: MetadataImage, new: MetadataImage
-    ) -> None:
-        overrides = new.config_of(TOPIC_RESOURCE, topic.name)
-        if topic is before and overrides is old.config_of(TOPIC_RESOURCE, topic.name):
+    def _leads(self, partition: PartitionImage) -> bool:
+        return partition.leader == self.context.config.node_id
+
+    # ---- what goes
+
+    def _end_what_goes(self, old: MetadataImage, new: MetadataImage) -> None:
+        for before in old.topics.values():
+            after = new.topics.get(before.name)
+            if after is before:
+                continue
+            gone = after is None or after.topic_id != before.topic_id
+            for partition, state in enumerate(before.partitions):
+                now = None if gone or after is None else after.partitions[partition]
+                if self._leads(state) and (now is None or not self._leads(now)):
+                    self._end_coordinator(before.name, partition)
+                if self._hosts(state) and (now is None or not self._hosts(now)):
+                    self._end_partition(before.name, partition)
+            if gone:
+                self._tell_coordinators(TopicGone(before.name, before.topic_id))
+                logger.info("topic %s with %d partitions is deleted", before.name, len(before.partitions))
+
+    def _end_partition(self, topic: str, partition: int) -> None:
+        address = partition_address(topic, partition)
+        logger.info("%s-%d leaves this node", topic, partition)
+        if self.reactor.tell(address, Retire(self.actor_ref)):
+            self._ending.add(address)
+        else:
+            self.reactor.stop_actor(address)  # it waits for its restart, which now must not come
+            remove_later(self.context, f"{topic}-{partition}")
+
+    def _end_coordinator(self, topic: str, partition: int) -> None:
+        if topic not in _COORDINATORS:
+            return
+        address = coordinator_address(topic, partition)
+        if self.reactor.tell(address, Retire(self.actor_ref)):
+            self._ending.add(address)
+        else:
+            self.reactor.stop_actor(address)
+
+    def _tell_coordinators(self, message: TopicGone) -> None:
+        for name in sorted(INTERNAL_TOPICS & self.context.image.topics.keys()):
+            for partition in range(len(self.context.image.topics[name].partitions)):
+                self.reactor.tell(coordinator_address(name, partition), message)
+
+    # ---- what comes, and what changes
+
+    def _change_topic(self, topic: TopicImage, before: TopicImage | None, old: MetadataImage) -> None:
+        overrides = self.context.image.config_of(TOPIC_RESOURCE, topic.name)
+        same_config = overrides is old.config_of(TOPIC_RESOURCE, topic.name)
+        if topic is before and same_config:
             return
         config = self.context.config.topic_config(overrides)
-        existing = 0 if before is None else len(before.partitions)
+        existing = () if before is None else before.partitions
         for partition, state in enumerate(topic.partitions):
-            if state.leader != self.context.config.node_id:
+            known = existing[partition] if partition < len(existing) else None
+            if not self._hosts(state) or (state is known and same_config):
                 continue
-            address = partition_address(topic.name, partition)
-            if partition < existing:
+            if known is not None and self._hosts(known):
                 # An actor that waits to be restarted does not hear this; it reads the image when it starts.
-                self.reactor.tell(address, Reconfigure(state, config))
+                self.reactor.tell(partition_address(topic.name, partition), Reconfigure(state, config))
             else:
-                self.reactor.spawn(
-                    PartitionLeader, self.context, topic.name, partition, address=address, supervised=True
-                )
+                address = partition_address(topic.name, partition)
+                self.reactor.spawn(Partition, self.context, topic.name, partition, address=address, supervised=True)
+            if self._leads(state) and (known is None or not self._leads(known)):
                 self._start_coordinator(topic.name, partition)
 
     def _start_coordinator(self, topic: str, partition: int) -> None:
@@ -147,19 +224,3 @@ class MetadataKeeper(ReactorActor):
         if coordinator is not None:
             address = coordinator_address(topic, partition)
             self.reactor.spawn(coordinator, self.context, partition, address=address, supervised=True)
-
-    def _tell_coordinators(self, message: TopicGone) -> None:
-        for name in INTERNAL_TOPICS & self.context.image.topics.keys():
-            for partition in range(len(self.context.image.topics[name].partitions)):
-                self.reactor.tell(coordinator_address(name, partition), message)
-
-    def _end_topic(self, topic: TopicImage) -> None:
-        for partition in range(len(topic.partitions)):
-            address = partition_address(topic.name, partition)
-            if self.reactor.tell(address, Retire(self.actor_ref)):
-                self._ending.add(address)
-            else:
-                self.reactor.stop_actor(address)  # it waits for its restart, which now must not come
-                remove_later(self.context, f"{topic.name}-{partition}")
-        self._tell_coordinators(TopicGone(topic.name, topic.topic_id))
-        logger.info("topic %s with %d partitions is deleted", topic.name, len(topic.partitions))

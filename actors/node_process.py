@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import ZmqBrokerError
 
@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     from .node import Node, NodeAddress
 
 
+ALL_STOP: Final = signal.SIGUSR1
+"""The signal to stop for nodes that stop together: they do not move their leaders to one another first."""
+
+
 class Ready(NamedTuple):
-    """Sent to the supervisor when the node answers requests, with the address that it listens on."""
+    """Sent to the supervisor when the node answers requests, with the address that it listens on, and its id."""
 
     address: str
+    node_id: int
 
 
 class Refused(NamedTuple):
@@ -42,6 +47,7 @@ def node_main(config: BrokerConfig, supervisor: Connection) -> None:
     """
     stop = _Stop()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    signal.signal(ALL_STOP, lambda _number, _frame: stop.set(hand_over=False))
 
     import logging  # noqa: PLC0415 - the supervisor imports this file too, and does without
 
@@ -53,7 +59,7 @@ def node_main(config: BrokerConfig, supervisor: Connection) -> None:
     def on_ready(address: NodeAddress) -> None:
         nonlocal said_ready
         said_ready = True
-        _tell(supervisor, Ready(f"tcp://{host_and_port(address)}"))
+        _tell(supervisor, Ready(f"tcp://{host_and_port(address)}", address.node_id))
 
     try:
         _run(config, on_ready, stop)
@@ -89,19 +95,21 @@ class _Stop:
 
     def __init__(self) -> None:
         self._given = False
+        self._hand_over = True
         self._node: Node | None = None
 
-    def set(self) -> None:
-        """Give the order, from a signal handler or any thread."""
+    def set(self, *, hand_over: bool = True) -> None:
+        """Give the order, from a signal handler or any thread; hand_over: let others lead first what it leads."""
         self._given = True
+        self._hand_over = hand_over
         if self._node is not None:
-            self._node.stop()
+            self._node.stop(hand_over=hand_over)
 
     def attach(self, node: Node) -> None:
         """From here on the order goes to this node; at once if it has been given before."""
         self._node = node
         if self._given:
-            node.stop()
+            node.stop(hand_over=self._hand_over)
 
 
 def _watch_parent(stop: _Stop, logger: Logger) -> None:

@@ -9,6 +9,7 @@ from ..quorum.decisions import check_topic_name
 from ..quorum.internal_topics import check_not_internal
 from ..setting_values import value_text
 from ..settings import broker_entries, group_entries, topic_entries
+from ..transport.cluster_messages import CLUSTER_REQUESTS
 from ..transport.config_messages import (
     BROKER_RESOURCE,
     CLIENT_RESOURCE,
@@ -54,12 +55,19 @@ from ..transport.messages import (
     TopicInfo,
     TopicsReply,
 )
+from ..transport.peer_messages import (
+    AlterPartitionRequest,
+    HeartbeatNodeRequest,
+    JoinClusterRequest,
+    RegisterNodeRequest,
+)
 from ..version import VERSION
 from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall, PartitionsCall, ask_controller
 from .commands import Answer, Append, DeleteBefore, DescribeDir, FindEpochEnd, FindOffset, Refusal
 from .context import partition_address
 from .fetch_call import FetchCall
 from .group_requests import GROUP_CALLS
+from .peer_requests import PEER_CALLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,8 +187,12 @@ class LogDirsCall(GatherCall):
     def start(self) -> None:
         """Ask every leader."""
         context = self.session.context
+        me = context.config.node_id
         self._names = [
-            (topic.name, index) for topic in context.image.topics.values() for index in range(len(topic.partitions))
+            (topic.name, index)
+            for topic in context.image.topics.values()
+            for index, state in enumerate(topic.partitions)
+            if me in state.replicas
         ]
         leaders = [self.session.reactor.lookup(partition_address(*name)) for name in self._names]
         self.expect(len(leaders))
@@ -266,8 +278,12 @@ class MetadataCall(Call):
         self.reply(
             MetadataReply(
                 cluster_id=context.cluster_id,
-                controller_id=context.config.node_id,
-                brokers=[BrokerInfo(node.node_id, node.host, node.port, node.rack) for node in image.nodes.values()],
+                controller_id=context.controller_id,
+                brokers=[
+                    BrokerInfo(node.node_id, node.host, node.port, node.rack)
+                    for node in image.nodes.values()
+                    if not node.fenced
+                ],
                 topics=[self._describe_topic(name, image.topics.get(name)) for name in names],
             )
         )
@@ -277,7 +293,9 @@ class MetadataCall(Call):
             code, message = self._errors.get(name) or _why_missing(name)
             return TopicInfo(name, code, message)
         partitions = [
-            PartitionInfo(index, state.leader, state.leader_epoch, list(state.replicas), list(state.isr))
+            PartitionInfo(
+                index, state.leader, state.leader_epoch, list(state.replicas), list(state.isr), 0, list(state.elr)
+            )
             for index, state in enumerate(topic.partitions)
         ]
         return TopicInfo(name, 0, None, topic.topic_id, name.startswith("__"), partitions)
@@ -375,7 +393,13 @@ _CALLS: dict[type[Request], Callable[[CallOwner, Any, int, int], Call]] = {
     CreatePartitionsRequest: ControllerRequestCall,
     AlterConfigsRequest: ControllerRequestCall,
     InitProducerIdRequest: ControllerRequestCall,
+    RegisterNodeRequest: ControllerRequestCall,
+    HeartbeatNodeRequest: ControllerRequestCall,
+    JoinClusterRequest: ControllerRequestCall,
+    AlterPartitionRequest: ControllerRequestCall,
+    **dict.fromkeys(CLUSTER_REQUESTS, ControllerRequestCall),
     **GROUP_CALLS,
+    **PEER_CALLS,
 }
 
 

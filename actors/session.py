@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     BrokerError,
+    DuplicateBrokerRegistrationError,
     InconsistentClusterIdError,
     InvalidRequestError,
     UnknownServerError,
@@ -31,11 +32,12 @@ from ..transport.envelope import (
     readable_header,
     split_request,
 )
-from ..transport.message_base import PROTOCOL_VERSION, Body, Request
+from ..transport.message_base import Body, Request
 from ..transport.messages import ApiRange, ApiVersionsReply, ApiVersionsRequest, CloseRequest
 from ..transport.network import SendResult
 from .actor import ReactorActor
 from .commands import Answer, Drain, Frames, Readable, Refusal
+from .peer_commands import NodeActive
 from .requests import open_call
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class ClientSession(ReactorActor):
         self._outbox_timer: Timer | None = None
         self._muted_until_ms = 0.0
         self._leaving = False
+        self._greeted = False
+        self._is_node = False
         self._rates: dict[Direction, int] = {}
         self._rates_from: MetadataImage | None = None
         self._deadline_timer: Timer | None = None
@@ -100,6 +104,8 @@ class ClientSession(ReactorActor):
             case Refusal():
                 if not message.call.closed:
                     message.call.on_refusal(message)
+            case NodeActive():
+                self._begin_parked()
             case Drain():
                 for call in list(self._calls):
                     if not call.closed:  # the reply to the one before may have found the connection gone
@@ -121,9 +127,13 @@ class ClientSession(ReactorActor):
         self._begin(frames, size)
 
     def _may_begin(self) -> bool:
-        """Whether the client is within its credit, reads its replies, and owes its quota no time."""
+        """Whether the client is within its credit, reads its replies, and owes its quota no time.
+
+        A node that is about to start hears other nodes, and a client's first request, which says who it is.
+        """
         return (
-            self._calls_bytes < self.context.config.session_credit_bytes
+            (self.context.active or self._is_node or not self._greeted)
+            and self._calls_bytes < self.context.config.session_credit_bytes
             and len(self._calls) < MAX_OPEN_CALLS
             and not self._outbox
             and (self._muted_until_ms == 0.0 or self.context.clock.monotonic_ms() >= self._muted_until_ms)
@@ -189,12 +199,19 @@ class ClientSession(ReactorActor):
         if request.cluster_id is not None and request.cluster_id != cluster_id:
             message = f"this is a node of cluster {cluster_id}, and the client means cluster {request.cluster_id}"
             raise InconsistentClusterIdError(message)
+        if request.node_id == self.context.config.node_id:
+            message = (
+                f"node {request.node_id} is called by another process with the same node id: change one of the two"
+            )
+            raise DuplicateBrokerRegistrationError(message)
         self.client_id = request.client_id
+        self._greeted = True
+        self._is_node = request.node_id >= 0
         self._rates_from = None
         return ApiVersionsReply(
             cluster_id=cluster_id,
             node_id=self.context.config.node_id,
-            apis=[ApiRange(api, PROTOCOL_VERSION, PROTOCOL_VERSION) for api in sorted(REQUESTS)],
+            apis=[ApiRange(api, cls.MIN_VERSION, cls.MAX_VERSION) for api, cls in sorted(REQUESTS.items())],
             credit_bytes=self.context.config.session_credit_bytes,
             max_request_bytes=self.context.config.socket_request_max_bytes,
             software="zmqbroker",

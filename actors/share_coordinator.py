@@ -56,6 +56,7 @@ from .commands import (
 )
 from .context import CONTROLLER, coordinator_address, partition_address
 from .coordinator import Coordinator
+from .elsewhere import tell_leader
 from .share_admin import ShareAdmin
 from .share_alarms import Alarms
 from .share_chunks import ChunkCache
@@ -247,14 +248,11 @@ class ShareCoordinator(Coordinator):
     # ---- for its parts
 
     def ask(self, address: str, question: Callable[[Ref, Any], Message], then: Callable[[Reply], None]) -> None:
-        """Ask the actor at an address, and go on with what it says; it is never called before this returns."""
+        """Ask the actor at an address, here or where its partition is led, and go on with what it says, not before."""
         call = Asked(self._life, then)
-        ref = self.reactor.lookup(address)
-        if ref is None:
-            error = LeaderNotAvailableError(f"nobody serves {address} on this node at the moment")
+        if not tell_leader(self.context, self.reactor, address, question(self.actor_ref, call)):
+            error = LeaderNotAvailableError(f"nobody serves {address} at the moment")
             tell_back(self.actor_ref, Refusal(call, 0, error))
-        else:
-            ref.tell(question(self.actor_ref, call))
 
     def ask_once_committed(
         self, address: str, question: Callable[[Ref, Any], Message], then: Callable[[Reply], None]

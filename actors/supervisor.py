@@ -1,16 +1,16 @@
-"""The process of `zmqbroker start`: it spawns the node in a process of its own and restarts one that dies.
+"""The process of `zmqbroker start`: it spawns each node in a process of its own and restarts one that dies.
 
-Two processes, because a failed assertion ends the node on purpose (it restarts from its log), and something has to be
-there to start it again. The supervisor therefore imports next to nothing and holds no state that matters: killed, it
-takes nothing with it, and the node, which watches it, stops in good order by itself.
+Separate processes, because a failed assertion ends a node on purpose (it restarts from its log), and something has to
+be there to start it again. The supervisor therefore imports next to nothing and holds no state that matters: killed, it
+takes nothing with it, and the nodes, which watch it, stop in good order by themselves.
 
 What is decided here::
 
-    the node was never ready and refused to start  ->  say why, exit 1: a restart would be refused again
-    the node died                                  ->  restart it after 100 ms, doubling to 10 s; from 100 ms again
+    a node was never ready and refused to start    ->  say why, stop the others, exit 1: it would be refused again
+    a node died                                    ->  restart it after 100 ms, doubling to 10 s; from 100 ms again
                                                        after 60 s alive
-    SIGTERM, SIGINT (Ctrl-C)                       ->  the node stops in good order, exit 0
-    a signal again a second later, or no stop      ->  the node is killed, exit 1
+    SIGTERM, SIGINT (Ctrl-C)                       ->  the nodes stop in good order, exit 0
+    a signal again a second later, or no stop      ->  the nodes are killed, exit 1
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Final, TextIO
 
-from .node_process import Ready, Refused, node_main
+from .node_process import ALL_STOP, Ready, Refused, node_main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from multiprocessing.context import SpawnProcess
 
     from ..settings import BrokerConfig
@@ -39,16 +39,16 @@ BACKOFF_RESET_MS: Final = 60_000
 IMPATIENCE_MS: Final = 1_000
 """A second signal this long after the first kills. Sooner ones do not: `make` and `timeout` send each signal twice."""
 KILL_GRACE_MS: Final = 5_000
-"""How long the node may take beyond its own graceful_shutdown_timeout_ms before it is killed."""
+"""How long nodes may take beyond their own graceful_shutdown_timeout_ms before they are killed."""
 
 
-def run_supervised(config: BrokerConfig, *, out: TextIO | None = None, err: TextIO | None = None) -> int:
-    """Run a node until SIGTERM or SIGINT and return the exit code: 0 after a stop in good order, else 1.
+def run_supervised(configs: Sequence[BrokerConfig], *, out: TextIO | None = None, err: TextIO | None = None) -> int:
+    """Run nodes until SIGTERM or SIGINT and return the exit code: 0 after a stop in good order, else 1.
 
-    Must be called on the main thread, because it handles signals. One line with the word `ready` goes to out when the
+    Must be called on the main thread, because it handles signals. One line with the word `ready` goes to out when a
     node answers, one with the word `restarted` each time it does so again.
     """
-    return _Supervisor(config, out or sys.stdout, err or sys.stderr).run()
+    return _Supervisor(configs, out or sys.stdout, err or sys.stderr).run()
 
 
 def next_backoff_ms(last_ms: int, alive_ms: float) -> int:
@@ -58,119 +58,196 @@ def next_backoff_ms(last_ms: int, alive_ms: float) -> int:
     return min(last_ms * 2, BACKOFF_MS_MAX)
 
 
-class _Supervisor:
-    """One node process at a time, and what is known of it."""
+class _Child:
+    """One node: its process, if it has one, and what is known of it."""
 
-    def __init__(self, config: BrokerConfig, out: TextIO, err: TextIO) -> None:
-        self._config = config
+    def __init__(self, config: BrokerConfig) -> None:
+        self.config = config
+        self.process: SpawnProcess | None = None
+        self.messages: Connection | None = None
+        self.refused: Refused | None = None
+        self.starts = 0
+        """How often it has said that it is ready."""
+        self.exitcode: int | None = 0
+        self.restart_at = 0.0
+        self._started_at = 0.0
+        self._backoff_ms = 0
+
+    def spawn(self) -> None:
+        """Start the node's process."""
+        context = get_context("spawn")
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=node_main, args=(self.config, sender), name="zmqbroker-node")
+        with _no_resource_tracker(), _sigint_blocked():
+            process.start()
+        sender.close()
+        self._started_at = time.monotonic()
+        self.process, self.messages = process, receiver
+
+    def heard(self) -> Ready | None:
+        """Read what the process has said; Ready if it is."""
+        assert self.messages is not None
+        try:
+            message = self.messages.recv()
+        except (EOFError, OSError):
+            self.messages.close()
+            self.messages = None
+            return None
+        if isinstance(message, Refused):
+            self.refused = message
+        return message if isinstance(message, Ready) else None
+
+    def ended(self) -> str:
+        """The process has ended, and all that it said was read: say so, and set the time of the restart."""
+        assert self.process is not None
+        self.process.join()
+        self.exitcode = self.process.exitcode
+        self.process = None
+        now = time.monotonic()
+        alive_ms = (now - self._started_at) * 1000
+        self._backoff_ms = next_backoff_ms(self._backoff_ms, alive_ms)
+        self.restart_at = now + self._backoff_ms / 1000
+        how = how_it_ended(self.exitcode)
+        return f"{how} after {alive_ms:.0f} ms; restart in {self._backoff_ms} ms"
+
+    def sources(self) -> list[Connection | int]:
+        """What to wait for: what the process says and, once all of that was read, its end."""
+        return [source for source in (self.messages, self.process and self.process.sentinel) if source is not None]
+
+
+class _Supervisor:
+    """All nodes of one `zmqbroker start`."""
+
+    def __init__(self, configs: Sequence[BrokerConfig], out: TextIO, err: TextIO) -> None:
+        self._children = [_Child(config) for config in configs]
         self._out = out
         self._err = err
         self._signals = 0
-        self._starts = 0
-        self._process: SpawnProcess | None = None
+        self._failed = False
+        self._stop_by: float | None = None
+        self._impatient_at = 0.0
 
     def run(self) -> int:
         """Spawn, watch, restart; return the exit code."""
         with self._signal_pipe() as signals:
-            backoff_ms = 0
             while True:
-                started_at = time.monotonic()
-                process, messages = self._spawn()
-                refused = self._watch(process, messages, signals)
-                process.join()
-                self._process = None
-                if refused is not None:
-                    self._say(self._err, f"zmqbroker: {refused.reason}")
-                    return 1
-                if self._signals:
-                    return self._stopped(process)
-                alive_ms = (time.monotonic() - started_at) * 1000
-                backoff_ms = next_backoff_ms(backoff_ms, alive_ms)
-                how = _how_it_ended(process.exitcode)
-                self._say(self._err, f"zmqbroker: the node {how} after {alive_ms:.0f} ms; restart in {backoff_ms} ms")
-                if wait([signals], timeout=backoff_ms / 1000):
-                    return 0
+                if self._stop_by is None:
+                    self._spawn_due()
+                elif not any(child.process for child in self._children):
+                    return self._exit_code()
+                ended = wait([signals, *self._sources()], timeout=self._timeout())
+                if signals in ended:
+                    os.read(signals, 512)
+                    self._begin_stop()
+                self._kill_if_late()
+                for child in self._children:
+                    self._look_at(child, ended)
 
-    def _spawn(self) -> tuple[SpawnProcess, Connection]:
-        context = get_context("spawn")
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=node_main, args=(self._config, sender), name="zmqbroker-node")
-        with _no_resource_tracker(), _sigint_blocked():
-            process.start()
-        sender.close()
-        self._process = process
-        if self._signals:  # one that came before there was a process to pass it on to
-            process.terminate()
-        return process, receiver
+    def _spawn_due(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if child.process is None and child.restart_at <= now:
+                child.spawn()
+                if self._signals:  # one that came before there was a process to pass it on to
+                    self._begin_stop()
 
-    def _watch(self, process: SpawnProcess, messages: Connection, signals: int) -> Refused | None:
-        """Return when the process has ended: why it refused to start, or None."""
-        refused = None
-        deadline: float | None = None
-        impatient_at = 0.0
-        open_ends: list[Connection | int] = [process.sentinel, messages, signals]
-        while process.sentinel in open_ends:
-            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ended = wait(open_ends, timeout=timeout)
-            if signals in ended:
-                os.read(signals, 512)
-                now = time.monotonic()
-                if deadline is None:
-                    grace_ms = self._config.graceful_shutdown_timeout_ms + KILL_GRACE_MS
-                    deadline = now + grace_ms / 1000
-                    impatient_at = now + IMPATIENCE_MS / 1000
-                elif now >= impatient_at:
-                    process.kill()
-            elif not ended:
-                process.kill()
-                deadline = None
-            if messages in ended:
-                try:
-                    message = messages.recv()
-                except (EOFError, OSError):
-                    open_ends.remove(messages)
-                    messages.close()
-                else:
-                    refused = message if isinstance(message, Refused) else refused
-                    if isinstance(message, Ready):
-                        self._announce(message, process.pid)
-            elif process.sentinel in ended:  # only once everything it said has been read
-                open_ends.remove(process.sentinel)
-        return refused
+    def _sources(self) -> list[Connection | int]:
+        return [source for child in self._children for source in child.sources()]
 
-    def _announce(self, ready: Ready, pid: int | None) -> None:
-        word = "restarted and ready" if self._starts else "ready"
-        self._config = replace(self._config, listen=ready.address)  # a port that was chosen is kept when it restarts
-        self._starts += 1
-        data_dir = os.path.abspath(self._config.data_dir)  # noqa: PTH100 - pathlib costs a start-up 10 ms
+    def _timeout(self) -> float | None:
+        """Seconds until something has to be done without being told."""
+        due = [child.restart_at for child in self._children if child.process is None]
+        if self._stop_by is not None:
+            due = [self._stop_by]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _look_at(self, child: _Child, ended: Sequence[object]) -> None:
+        if child.messages is not None and child.messages in ended:
+            ready = child.heard()
+            if ready is not None:
+                self._announce(child, ready)
+        elif child.process is not None and child.process.sentinel in ended:
+            how = child.ended()
+            if child.messages is not None:
+                child.messages.close()
+                child.messages = None
+            if child.refused is not None and self._stop_by is None:
+                self._say(self._err, f"zmqbroker: {child.refused.reason}")
+                self._failed = True
+                self._begin_stop()
+            elif self._stop_by is None:
+                self._say(self._err, f"zmqbroker: {self._name(child)} {how}")
+
+    def _name(self, child: _Child) -> str:
+        return "the node" if len(self._children) == 1 else f"node {child.config.node_id}"
+
+    def _announce(self, child: _Child, ready: Ready) -> None:
+        word = "restarted and ready" if child.starts else "ready"
+        # A port and an id that were chosen are kept when the node restarts.
+        child.config = replace(child.config, listen=ready.address, node_id=ready.node_id)
+        child.starts += 1
+        data_dir = os.path.abspath(child.config.data_dir)  # noqa: PTH100 - pathlib costs a start-up 10 ms
         where = f"listening on {ready.address}, data in {data_dir}"
-        self._say(self._out, f"zmqbroker {word}: {where} (node {self._config.node_id}, process {pid})")
+        pid = None if child.process is None else child.process.pid
+        self._say(self._out, f"zmqbroker {word}: {where} (node {ready.node_id}, process {pid})")
 
-    def _stopped(self, process: SpawnProcess) -> int:
-        if process.exitcode in (0, -signal.SIGTERM):  # SIGTERM itself: before the node had begun to listen to it
-            return 0
-        self._say(self._err, f"zmqbroker: the node {_how_it_ended(process.exitcode)} while it was stopping")
-        return 1
+    # ---- the end
+
+    def _begin_stop(self) -> None:
+        now = time.monotonic()
+        if self._stop_by is None:
+            grace_ms = max(child.config.graceful_shutdown_timeout_ms for child in self._children) + KILL_GRACE_MS
+            self._stop_by = now + grace_ms / 1000
+            self._impatient_at = now + IMPATIENCE_MS / 1000
+            self._pass_on()
+        elif now >= self._impatient_at:
+            self._kill()
+
+    def _pass_on(self) -> None:
+        """Tell the nodes to stop; several stop together, and need not move their leaders to one another first."""
+        for child in self._children:
+            if child.process is not None and child.process.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(child.process.pid, signal.SIGTERM if len(self._children) == 1 else ALL_STOP)
+
+    def _kill_if_late(self) -> None:
+        if self._stop_by is not None and time.monotonic() >= self._stop_by:
+            self._stop_by = float("inf")
+            self._kill()
+
+    def _kill(self) -> None:
+        for child in self._children:
+            if child.process is not None:
+                child.process.kill()
+
+    def _exit_code(self) -> int:
+        wrong = [
+            child
+            for child in self._children
+            if child.refused is None and child.exitcode not in (0, -signal.SIGTERM, -ALL_STOP)
+        ]  # a signal itself: before the node had begun to listen to it
+        for child in wrong:
+            how = how_it_ended(child.exitcode)
+            self._say(self._err, f"zmqbroker: {self._name(child)} {how} while it was stopping")
+        return 1 if wrong or self._failed else 0
 
     @staticmethod
     def _say(stream: TextIO, line: str) -> None:
-        with suppress(BrokenPipeError):  # whoever read our output has gone; the node serves on
+        with suppress(BrokenPipeError):  # whoever read our output has gone; the nodes serve on
             print(line, file=stream, flush=True)
 
     @contextmanager
     def _signal_pipe(self) -> Iterator[int]:
-        """A file descriptor that turns readable when a signal has come; the handlers pass SIGTERM on to the node.
+        """A file descriptor that turns readable when a signal has come.
 
-        SIGINT is not passed on as it is: at a terminal Ctrl-C reaches both processes, and the node ignores it, so that
-        the one order to stop is SIGTERM from here.
+        SIGINT is not passed on as it is: at a terminal Ctrl-C reaches all processes, and the nodes ignore it, so that
+        the one order to stop comes from here.
         """
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
 
         def handle(_number: int, _frame: object) -> None:
             self._signals += 1
-            if self._process is not None:
-                self._process.terminate()
             os.write(writer, b"!")
 
         before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -183,7 +260,8 @@ class _Supervisor:
             os.close(writer)
 
 
-def _how_it_ended(exitcode: int | None) -> str:
+def how_it_ended(exitcode: int | None) -> str:
+    """The end of a process in words."""
     if exitcode is None or exitcode >= 0:
         return f"ended with exit code {exitcode}"
     return f"was ended by {signal.Signals(-exitcode).name}"

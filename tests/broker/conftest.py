@@ -336,7 +336,7 @@ class RunningNode:
 
     @property
     def context(self) -> Any:
-        return self.node._context
+        return self.node._actors.context
 
     def on_reactor(self, function: Callable[[], Any]) -> Any:
         """What a function returns or raises on the reactor's thread."""

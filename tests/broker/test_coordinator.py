@@ -10,7 +10,7 @@ from zmqbroker.actors.actor import ReactorActor
 from zmqbroker.actors.commands import Answer, Command, EndWait, Maintain, Refusal, TopicGone
 from zmqbroker.actors.context import coordinator_address, partition_address
 from zmqbroker.actors.coordinator import Coordinator
-from zmqbroker.actors.partition_leader import PartitionLeader
+from zmqbroker.actors.partition import Partition
 from zmqbroker.errors import InvalidRequestError
 from zmqbroker.transport.message_base import Body
 
@@ -92,7 +92,7 @@ class Bench:
         self.node.node._reactor.call_from_thread(work)
 
     def _spawn(self) -> None:
-        reactor, context = self.node.node._reactor, self.node.node._context
+        reactor, context = self.node.node._reactor, self.node.context
         self.asker = reactor.spawn(Asker, self.heard, address="asker")
         reactor.spawn(Register, context, 0, address=coordinator_address(TOPIC, 0), supervised=True)
         self.heard.put("spawned")
@@ -177,7 +177,7 @@ def test_a_leader_that_fails_costs_a_reload_and_nothing_else(make_register, monk
         message = "the test fails this leader"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(PartitionLeader, "_maintain", fail)
+    monkeypatch.setattr(Partition, "_maintain", fail)
     register.tell(partition_address(TOPIC, 0), Maintain())
     error = register.ask(Put, b"a", b"2")
     assert error.name == "COORDINATOR_NOT_AVAILABLE"

@@ -117,7 +117,7 @@ def test_after_a_crash_unflushed_records_are_flushed_before_they_are_read(held, 
     faults.release()
     node.wait()
     client = node.start().client()
-    logs = node.on_reactor(lambda: (node.leader("a")._log.recovery_point, node.leader("a")._log.log_end_offset))
+    logs = node.on_reactor(lambda: (node.leader("a").log.recovery_point, node.leader("a").log.log_end_offset))
     assert logs == (3, 3), "recovered records are served before they are flushed"
     assert client.end_offset("a") == 3, "a client sees the high watermark go back"
     assert client.values("a") == [b"flushed", b"waits", b"unflushed"]

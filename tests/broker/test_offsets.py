@@ -10,6 +10,7 @@ from zmqbroker.transport.messages import (
     DeleteRecordsRequest,
     DescribeLogDirsRequest,
     ListOffsetsRequest,
+    MetadataRequest,
     OffsetForLeaderEpochRequest,
     PartitionDeletion,
     PartitionEpoch,
@@ -114,19 +115,20 @@ def test_ends_of_leader_epochs(node):
     node.crash()
     client = node.start().client()
     client.produce("a", b"2")
+    now = client.call(MetadataRequest(["a"])).topics[0].partitions[0].leader_epoch
 
     def end_of(epoch, current=-1):
         (found,) = client.call(OffsetForLeaderEpochRequest([PartitionEpoch("a", 0, epoch, current)])).partitions
         return found.error_code, found.leader_epoch, found.end_offset
 
     assert end_of(0) == (0, 0, 2)
-    assert end_of(1) == (0, 1, 3)
-    assert end_of(0, current=1) == (0, 0, 2)
+    assert end_of(now) == (0, now, 3)
+    assert end_of(0, current=now) == (0, 0, 2)
     assert end_of(0, current=0)[0] == 74
-    assert end_of(0, current=2)[0] == 75
+    assert end_of(0, current=now + 1)[0] == 75
     assert end_of(-1) == (0, -1, -1)
     found = look_up(client, NEWEST)
-    assert (found.offset, found.leader_epoch) == (2, 1)
+    assert (found.offset, found.leader_epoch) == (2, now)
 
 
 def test_retention_by_time(make_node, eventually):

@@ -7,7 +7,7 @@ import time
 import pytest
 from zmqbroker.errors import BrokerError, InvalidRequestError, InvalidRequiredAcksError, StorageError
 from zmqbroker.log.batch import stamp_append_time
-from zmqbroker.transport.messages import PartitionData, ProduceRequest
+from zmqbroker.transport.messages import MetadataRequest, PartitionData, ProduceRequest
 
 DAY_MS = 86_400_000
 
@@ -88,13 +88,15 @@ def test_leader_epochs_are_compared(node):
     client.create("a")
     node.crash()
     client = node.start().client()
+    now = client.call(MetadataRequest(["a"])).topics[0].partitions[0].leader_epoch
+    assert now > 0, "a crash begins another leader epoch"
     fenced = client.produce("a", b"x", leader_epoch=0)
-    assert (fenced.error_code, "leader epoch 1" in fenced.error_message) == (74, True)
-    unknown = client.produce("a", b"x", leader_epoch=2)
-    assert (unknown.error_code, "newer 2" in unknown.error_message) == (75, True)
-    assert client.produce("a", b"x", leader_epoch=1).error_code == 0
+    assert (fenced.error_code, f"leader epoch {now}" in fenced.error_message) == (74, True)
+    unknown = client.produce("a", b"x", leader_epoch=now + 1)
+    assert (unknown.error_code, f"newer {now + 1}" in unknown.error_message) == (75, True)
+    assert client.produce("a", b"x", leader_epoch=now).error_code == 0
     assert client.fetch("a", leader_epoch=0)[0].error_code == 74
-    assert client.fetch("a", leader_epoch=2)[0].error_code == 75
+    assert client.fetch("a", leader_epoch=now + 1)[0].error_code == 75
     assert client.values("a") == [b"x"]
 
 

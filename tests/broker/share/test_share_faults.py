@@ -128,11 +128,11 @@ def test_a_batch_that_nobody_can_read_does_not_stop_the_queue(worker: Any, clien
     bad = make_batch(
         b"no record at all", records_count=2, base_timestamp=1, max_timestamp=1, base_offset=1, leader_epoch=0
     )
-    log = node.leader("t")._log
+    log = node.leader("t").log
 
     def append() -> None:
         log.append_as_follower(bad)
-        node.leader("t")._after_append(log)
+        node.leader("t").appended()
 
     node.on_reactor(append)
     client.produce("t", b"z")
