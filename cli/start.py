@@ -1,14 +1,17 @@
 """`zmqbroker start`: run a broker in the foreground until SIGTERM or Ctrl-C.
 
-Prints one line with the word `ready` on standard output when the broker answers, naming its address and its folder.
+Prints one line with the word `ready` on standard output when a node answers, naming its address and its folder. With
+--nodes several nodes run on this host under one supervisor; with --join they become nodes of a cluster that is there.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..actors.supervisor import run_supervised
 from ..settings import load_broker_config
+from .local_nodes import node_configs
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -21,6 +24,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--listen",
         metavar="tcp://HOST:PORT",
         help="where clients connect (default tcp://127.0.0.1:9292, which only this host reaches; port 0: any free one)",
+    )
+    parser.add_argument(
+        "--nodes", metavar="N", type=int, default=1, help="how many nodes to run here, on ports from --listen's on"
+    )
+    parser.add_argument(
+        "--join",
+        metavar="HOST:PORT",
+        help="a node of the cluster to join, or several with commas; its cluster chooses the node id unless --set"
+        " node.id=N does",
     )
     parser.add_argument("--config", metavar="FILE", help="a TOML file of settings")
     parser.add_argument(
@@ -40,4 +52,9 @@ def run(args: Namespace) -> int:
         pairs.append(f"data.dir={args.data_dir}")
     if args.listen is not None:
         pairs.append(f"listen={args.listen}")
-    return run_supervised(load_broker_config(args.config, pairs))
+    if args.join is not None:
+        pairs.append(f"join={args.join}")
+    config = load_broker_config(args.config, pairs)
+    if config.join and "node.id" not in config.explicit:
+        config = replace(config, node_id=-1)
+    return run_supervised(node_configs(config, args.nodes))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..errors import ZmqBrokerError
     from .io import ClientIO
+    from .metadata import PartitionState
 
 BATCH_OVERHEAD = 61
 RECORD_OVERHEAD = 26
@@ -37,8 +38,8 @@ class ProducerBatch:
 
     __slots__ = (
         "attempts", "base_offset", "base_sequence", "callbacks", "count", "deadline", "done", "encoded", "error",
-        "identity", "io", "last_error", "limit", "log_append_time_ms", "looked", "looked_count", "maybe_stored", "most",
-        "number", "opened", "parts", "queue", "records", "size", "stored", "urgent",
+        "identity", "io", "last_error", "leader", "limit", "log_append_time_ms", "looked", "looked_count",
+        "maybe_stored", "most", "number", "opened", "parts", "queue", "records", "size", "stored", "urgent",
     )  # fmt: skip
 
     def __init__(self, io: ClientIO, queue: PartitionQueue, most: int, now: float, deadline: float) -> None:
@@ -66,6 +67,8 @@ class ProducerBatch:
         self.base_sequence = -1
         self.encoded: bytes | None = None
         self.attempts = 0
+        self.leader: PartitionState | None = None
+        """Whom the last attempt went to."""
         self.maybe_stored = False
         """An attempt with these sequence numbers ended without telling whether it was stored."""
         self.last_error: ZmqBrokerError | None = None
@@ -196,8 +199,8 @@ class PartitionQueue:
     """The batches of one partition, and where its sequence numbers are."""
 
     __slots__ = (
-        "closed_at", "closed_count", "identity", "in_flight", "last_acked", "needs_identity", "next_sequence",
-        "not_before", "open", "partition", "rate", "ready", "retry", "topic", "unresolved",
+        "closed_at", "closed_count", "doubted", "failures", "identity", "in_flight", "last_acked", "needs_identity",
+        "next_sequence", "not_before", "open", "partition", "rate", "ready", "retry", "topic", "unresolved",
     )  # fmt: skip
 
     def __init__(self, topic: str, partition: int) -> None:
@@ -213,6 +216,10 @@ class PartitionQueue:
         """Records a second between the last two batches."""
         self.not_before = 0.0
         """Back-off: nothing is sent before."""
+        self.failures = 0
+        """Attempts in a row that failed; those of several batches at once count as one."""
+        self.doubted: PartitionState | None = None
+        """The leader of the last of them: the back-off is for it, not for another."""
         self.identity: tuple[int, int] | None = None
         """The producer id and epoch that the sequence numbers belong to."""
         self.next_sequence = 0

@@ -17,7 +17,8 @@ from .admin_types import (
     PartitionOnDisk,
     TopicDescription,
 )
-from .group_admin_calls import GroupAdminCalls
+from .cluster_admin_calls import ClusterAdminCalls
+from .cluster_admin_types import Move, MoveUnderWay, NodeState, QuorumDescription, QuorumNode
 from .group_admin_types import (
     GroupDescription,
     GroupEvent,
@@ -52,11 +53,16 @@ __all__ = [
     "GroupListing",
     "GroupMember",
     "LogDirDescription",
+    "Move",
+    "MoveUnderWay",
     "NewTopic",
     "NodeDescription",
+    "NodeState",
     "NodeStatus",
     "PartitionDescription",
     "PartitionOnDisk",
+    "QuorumDescription",
+    "QuorumNode",
     "ShareGroupDescription",
     "ShareGroupMember",
     "SharePartition",
@@ -75,6 +81,7 @@ class AdminSettings(TypedDict, total=False):
     request_timeout_ms: int
     connect_timeout_ms: int
     retry_backoff_ms: int
+    retry_backoff_max_ms: int
     reconnect_backoff_ms: int
     reconnect_backoff_max_ms: int
     metadata_max_age_ms: int
@@ -90,7 +97,7 @@ class Admin:
     def __init__(self, **settings: Unpack[AdminSettings]) -> None:
         options = make_options(AdminOptions, settings)
         self._io = ClientIO(options)
-        self._calls = GroupAdminCalls(self._io, options.default_api_timeout_ms)
+        self._calls = ClusterAdminCalls(self._io, options.default_api_timeout_ms)
         self._io.start_thread("zmqbroker-admin")
 
     def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[CreatedTopic]:
@@ -162,6 +169,53 @@ class Admin:
     def node_status(self, node_id: int | None = None) -> NodeStatus:
         """How a node is; any node if none is named."""
         return self._io.run(self._calls.node_status(node_id))
+
+    # ---- the cluster
+
+    def list_nodes(self) -> list[NodeState]:
+        """All registered nodes, alive or not."""
+        return self._io.run(self._calls.list_nodes())
+
+    def describe_quorum(self) -> QuorumDescription:
+        """The metadata quorum: who votes, who leads, and how far each is."""
+        return self._io.run(self._calls.describe_quorum())
+
+    def drain_node(self, node_id: int, *, cancel: bool = False) -> None:
+        """Begin to move all leaders and replicas off a node; list_nodes says `drained` when that is done."""
+        self._io.run(self._calls.drain_node(node_id, cancel=cancel))
+
+    def remove_node(self, node_id: int) -> None:
+        """Forget a node that is drained, or gone and without replicas."""
+        self._io.run(self._calls.remove_node(node_id))
+
+    def upgrade_cluster(self, version: int) -> None:
+        """Use a newer protocol version, which every node has to speak. Raises UnsupportedVersionError."""
+        self._io.run(self._calls.upgrade_cluster(version))
+
+    def alter_partition_reassignments(self, moves: Mapping[TopicPartition, Sequence[int] | None]) -> None:
+        """Begin to give partitions these replicas, the preferred leader first; None ends a move and goes back.
+
+        Raises InvalidReplicaAssignmentError, NoReassignmentInProgressError.
+        """
+        self._io.run(self._calls.alter_partition_reassignments(moves))
+
+    def list_partition_reassignments(self, topics: Iterable[str] | None = None) -> list[MoveUnderWay]:
+        """The partitions that are being moved."""
+        return self._io.run(self._calls.list_partition_reassignments(topics))
+
+    def rebalance(self, topics: Iterable[str] | None = None, *, validate_only: bool = False) -> list[Move]:
+        """Begin to spread replicas and leaders over the nodes evenly; returns the moves that this takes."""
+        return self._io.run(self._calls.rebalance(topics, validate_only=validate_only))
+
+    def elect_leaders(
+        self, partitions: Iterable[TopicPartition] | None = None, *, unclean: bool = False
+    ) -> list[TopicPartition]:
+        """Give partitions (None: all) back to their preferred leaders; returns those that have another leader now.
+
+        With unclean a partition that has no leader gets any living replica, and what that one lacks is lost. Raises
+        PreferredLeaderNotAvailableError, EligibleLeadersNotAvailableError.
+        """
+        return self._io.run(self._calls.elect_leaders(partitions, unclean=unclean))
 
     # ---- groups
 

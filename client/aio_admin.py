@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .admin import AdminSettings, quota_change
 from .aio_loop import LoopDriver
-from .group_admin_calls import GroupAdminCalls
+from .cluster_admin_calls import ClusterAdminCalls
 from .io import ClientIO
 from .options import AdminOptions, make_options
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         NodeStatus,
         TopicDescription,
     )
+    from .cluster_admin_types import Move, MoveUnderWay, NodeState, QuorumDescription
     from .group_admin_types import GroupDescription, GroupEvent, GroupListing, ShareGroupDescription, ShareRecordStates
     from .types import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
@@ -36,7 +37,7 @@ class AsyncAdmin:
     def __init__(self, **settings: Unpack[AdminSettings]) -> None:
         options = make_options(AdminOptions, settings)
         self._io = ClientIO(options)
-        self._calls = GroupAdminCalls(self._io, options.default_api_timeout_ms)
+        self._calls = ClusterAdminCalls(self._io, options.default_api_timeout_ms)
         self._driver = LoopDriver(self._io)
 
     async def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[CreatedTopic]:
@@ -99,6 +100,51 @@ class AsyncAdmin:
         return await self._driver.run(self._calls.node_status(node_id))
 
     # ---- groups
+
+    async def list_nodes(self) -> list[NodeState]:
+        """All registered nodes, alive or not."""
+        return await self._driver.run(self._calls.list_nodes())
+
+    async def describe_quorum(self) -> QuorumDescription:
+        """The metadata quorum: who votes, who leads, and how far each is."""
+        return await self._driver.run(self._calls.describe_quorum())
+
+    async def drain_node(self, node_id: int, *, cancel: bool = False) -> None:
+        """Begin to move all leaders and replicas off a node; list_nodes says `drained` when that is done."""
+        await self._driver.run(self._calls.drain_node(node_id, cancel=cancel))
+
+    async def remove_node(self, node_id: int) -> None:
+        """Forget a node that is drained, or gone and without replicas."""
+        await self._driver.run(self._calls.remove_node(node_id))
+
+    async def upgrade_cluster(self, version: int) -> None:
+        """Use a newer protocol version, which every node has to speak. Raises UnsupportedVersionError."""
+        await self._driver.run(self._calls.upgrade_cluster(version))
+
+    async def alter_partition_reassignments(self, moves: Mapping[TopicPartition, Sequence[int] | None]) -> None:
+        """Begin to give partitions these replicas, the preferred leader first; None ends a move and goes back.
+
+        Raises InvalidReplicaAssignmentError, NoReassignmentInProgressError.
+        """
+        await self._driver.run(self._calls.alter_partition_reassignments(moves))
+
+    async def list_partition_reassignments(self, topics: Iterable[str] | None = None) -> list[MoveUnderWay]:
+        """The partitions that are being moved."""
+        return await self._driver.run(self._calls.list_partition_reassignments(topics))
+
+    async def rebalance(self, topics: Iterable[str] | None = None, *, validate_only: bool = False) -> list[Move]:
+        """Begin to spread replicas and leaders over the nodes evenly; returns the moves that this takes."""
+        return await self._driver.run(self._calls.rebalance(topics, validate_only=validate_only))
+
+    async def elect_leaders(
+        self, partitions: Iterable[TopicPartition] | None = None, *, unclean: bool = False
+    ) -> list[TopicPartition]:
+        """Give partitions (None: all) back to their preferred leaders; returns those that have another leader now.
+
+        With unclean a partition that has no leader gets any living replica, and what that one lacks is lost. Raises
+        PreferredLeaderNotAvailableError, EligibleLeadersNotAvailableError.
+        """
+        return await self._driver.run(self._calls.elect_leaders(partitions, unclean=unclean))
 
     async def list_groups(self, *, kinds: Iterable[str] = (), states: Iterable[str] = ()) -> list[GroupListing]:
         """The groups of the cluster; only of some kinds or in some states, if these are given."""

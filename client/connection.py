@@ -155,6 +155,11 @@ class Connection:
         return self.state is State.WAITING
 
     @property
+    def next_attempt(self) -> float:
+        """When a connection in its back-off may be tried again."""
+        return self._deadline if self.state is State.WAITING else 0.0
+
+    @property
     def is_called(self) -> bool:
         """Whether a request waits for the connection to stand: what the broker takes is not yet known."""
         return self.state is not State.READY and bool(self._queue)

@@ -35,6 +35,7 @@ class ConsumerSettings(TypedDict, total=False):
     request_timeout_ms: int
     connect_timeout_ms: int
     retry_backoff_ms: int
+    retry_backoff_max_ms: int
     reconnect_backoff_ms: int
     reconnect_backoff_max_ms: int
     metadata_max_age_ms: int

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CoordinatorLoadInProgressError, ZmqBrokerError, error_for
 from ..transport.group_messages import GROUP_COORDINATOR, FindCoordinatorReply, FindCoordinatorRequest
+from .backoff import retry_wait_s
 from .connection import FOREVER, Answer, Call, Connection
 from .io import body_of
 from .metadata import node_address
@@ -30,6 +31,9 @@ class Coordinator:
         self._wanted = False
         self._under_way = False
         self._not_before = 0.0
+        self._failures = 0
+        self._asked: Connection | None = None
+        """Who did not know when asked last."""
 
     def connection(self) -> Connection | None:
         """The connection to it; None: not known now, and asked for from this call on."""
@@ -52,7 +56,8 @@ class Coordinator:
             return
         self._under_way = True
         request = FindCoordinatorRequest([self.group_id], self._key_type)
-        connection = self._io.metadata.any_connection()
+        connection = self._io.metadata.any_connection(() if self._asked is None else (self._asked,))
+        self._asked = connection
         connection.submit(Call(request, self._answered, now + self._io.options.request_timeout_ms / 1000), now)
 
     def next_deadline(self) -> float:
@@ -64,13 +69,16 @@ class Coordinator:
     def _answered(self, outcome: Answer | ZmqBrokerError) -> None:
         self._under_way = False
         self._io.progress += 1
-        self._not_before = self._io.now() + self._io.options.retry_backoff_ms / 1000
+        self._failures += 1
+        self._not_before = self._io.now() + retry_wait_s(self._io.options, self._failures)
         if not isinstance(outcome, ZmqBrokerError):
             found = [info for info in body_of(outcome, FindCoordinatorReply).coordinators if info.key == self.group_id]
             if found and not found[0].error_code:
                 self._address = node_address(found[0].host, found[0].port)
                 self.node_id = found[0].node_id
                 self._wanted = False
+                self._asked = None
+                self._failures = 0
                 self.last_error = None
                 return
             code, text = (found[0].error_code, found[0].error_message) if found else (15, "no coordinator was named")

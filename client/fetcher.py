@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import (
     CorruptMessageError,
-    FencedLeaderEpochError,
     OffsetOutOfRangeError,
     StorageError,
-    UnknownLeaderEpochError,
     ZmqBrokerError,
     error_for,
 )
 from ..transport.messages import EARLIEST, LATEST, FetchReply, FetchRequest, PartitionFetch, PartitionFetched
+from .backoff import retry_wait_s
 from .connection import FOREVER, Answer, Call, Connection
 from .io import body_of
 from .lookup import Outcomes, ask_leaders
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .io import ClientIO
+    from .metadata import PartitionState
     from .options import ConsumerOptions
     from .types import TopicPartition
 
@@ -46,9 +46,9 @@ class FetchedPartition:
     """One assigned partition."""
 
     __slots__ = (
-        "buffer", "buffer_start", "buffered_bytes", "committed", "consumed", "error", "fetch_offset", "fetching",
-        "generation", "high_watermark", "log_start_offset", "not_before", "partition", "paused", "position", "reset",
-        "resetting", "unplaced",
+        "asked", "buffer", "buffer_start", "buffered_bytes", "committed", "consumed", "doubted", "error", "failures",
+        "fetch_offset", "fetching", "generation", "high_watermark", "log_start_offset", "missing_at", "not_before",
+        "partition", "paused", "position", "reset", "resetting", "unplaced",
     )  # fmt: skip
 
     def __init__(self, partition: TopicPartition, reset: int | None) -> None:
@@ -76,6 +76,14 @@ class FetchedPartition:
         self.high_watermark = -1
         self.log_start_offset = -1
         self.not_before = 0.0
+        self.failures = 0
+        """Attempts in a row that failed."""
+        self.asked: PartitionState | None = None
+        """The leader that was asked last."""
+        self.doubted: PartitionState | None = None
+        """The leader at the last of them: the back-off is for it, not for another."""
+        self.missing_at = -1
+        """The version of the metadata at which a leader said that it does not have `fetch_offset`."""
         self.error: Exception | None = None
         """To be raised when the user has got everything before it."""
 
@@ -111,6 +119,9 @@ class FetchedPartition:
         self.buffered_bytes = 0
         self.error = None
         self.not_before = 0.0
+        self.failures = 0
+        self.doubted = None
+        self.missing_at = -1
 
 
 class Fetcher:
@@ -158,7 +169,7 @@ class Fetcher:
         lookups: dict[TopicPartition, int] = {}
         by_leader: dict[Connection, list[FetchedPartition]] = {}
         for partition, state in self.partitions.items():
-            if state.is_at_rest or now < state.not_before:
+            if state.is_at_rest or self._waits(state, now):
                 continue
             if state.reset is not None:
                 lookups[partition] = state.reset
@@ -178,6 +189,15 @@ class Fetcher:
             for leader, states in by_leader.items():
                 if room > 0 and self._fetches.get(leader, 0) < _MOST_FETCHES_A_NODE:
                     self._fetch(leader, states, room, now)
+
+    def _waits(self, state: FetchedPartition, now: float) -> bool:
+        """Whether a partition is in its back-off, which another leader ends, or awaits news of its leader."""
+        metadata = self._io.metadata
+        if state.doubted is not None and state.doubted != metadata.state(*state.partition):
+            state.doubted = None
+            state.failures = 0
+            state.not_before = 0.0
+        return now < state.not_before or state.missing_at == metadata.version
 
     def next_deadline(self) -> float:
         """When a back-off ends."""
@@ -200,7 +220,9 @@ class Fetcher:
 
         deadline = now + self._options.request_timeout_ms / 1000
         for partition in lookups:
-            self.partitions[partition].resetting = True  # before they are asked: a refusal may come at once
+            state = self.partitions[partition]
+            state.resetting = True  # before they are asked: a refusal may come at once
+            state.asked = self._io.metadata.state(*partition)
         asked = ask_leaders(self._io, lookups, done, deadline)
         for partition in lookups.keys() - set(asked):
             self.partitions[partition].resetting = False
@@ -216,13 +238,15 @@ class Fetcher:
             return
         state.seek(max(0, offset))
 
-    def _back_off(self, state: FetchedPartition, error: ZmqBrokerError) -> None:
+    def _back_off(self, state: FetchedPartition, error: ZmqBrokerError, leader: Connection | None = None) -> None:
         self.counters["fetch_errors"] += 1
         if not error.retriable:
             state.error = error
             return
-        self._io.metadata.refresh()
-        state.not_before = self._io.now() + self._options.retry_backoff_ms / 1000
+        self._io.metadata.refresh(besides=leader)
+        state.failures += 1
+        state.not_before = self._io.now() + retry_wait_s(self._options, state.failures)
+        state.doubted = state.asked
 
     # ---- fetching
 
@@ -234,10 +258,9 @@ class Fetcher:
         entries = []
         for state in states:
             topic, partition = state.partition
-            epoch = metadata.topics[topic][partition].leader_epoch
-            entries.append(
-                PartitionFetch(topic, partition, state.fetch_offset, options.max_partition_fetch_bytes, epoch)
-            )
+            known = state.asked = metadata.topics[topic][partition]
+            most = options.max_partition_fetch_bytes
+            entries.append(PartitionFetch(topic, partition, state.fetch_offset, most, known.leader_epoch))
             state.fetching = True
         generations = [state.generation for state in states]
         self._fetches[leader] = self._fetches.get(leader, 0) + 1
@@ -249,21 +272,23 @@ class Fetcher:
                 state if state.generation == generation and self.partitions.get(state.partition) is state else None
                 for state, generation in zip(states, generations, strict=True)
             ]
-            self._answered(fresh, outcome)
+            self._answered(fresh, outcome, leader)
 
         # Data that is buffered is not waited with: only an empty-handed consumer has reason to wait for more bytes.
         request = FetchRequest(options.fetch_max_wait_ms, options.fetch_min_bytes, room, entries)
         deadline = now + (options.request_timeout_ms + options.fetch_max_wait_ms) / 1000
         leader.submit(Call(request, done, deadline), now)
 
-    def _answered(self, states: list[FetchedPartition | None], outcome: Answer | ZmqBrokerError) -> None:
+    def _answered(
+        self, states: list[FetchedPartition | None], outcome: Answer | ZmqBrokerError, leader: Connection
+    ) -> None:
         self._io.progress += 1
         self.counters["fetch_replies"] += 1
         if isinstance(outcome, ZmqBrokerError):
             for state in states:
                 if state is not None:
                     state.fetching = False
-                    self._back_off(state, outcome)
+                    self._back_off(state, outcome, leader)
             return
         entries = body_of(outcome, FetchReply).partitions
         for position, state in enumerate(states):
@@ -272,28 +297,31 @@ class Fetcher:
             state.fetching = False
             entry = entries[position] if position < len(entries) else None
             if entry is None or (entry.topic, entry.partition) != state.partition:
-                self._back_off(
-                    state, StorageError(f"the broker's answer does not match the fetch of {state.partition}")
-                )
+                error = StorageError(f"the broker's answer does not match the fetch of {state.partition}")
+                self._back_off(state, error, leader)
             elif entry.error_code:
-                self._failed(state, entry)
+                self._failed(state, entry, leader)
             else:
                 batches = outcome.batches[position] if position < len(outcome.batches) else b""
                 self._store(state, entry, batches)
 
-    def _failed(self, state: FetchedPartition, entry: PartitionFetched) -> None:
+    def _failed(self, state: FetchedPartition, entry: PartitionFetched, leader: Connection) -> None:
         error = error_for(entry.error_code, entry.error_message)
         if isinstance(error, OffsetOutOfRangeError):
-            self._out_of_range(state, error)
-        elif isinstance(error, (FencedLeaderEpochError, UnknownLeaderEpochError)) or error.retriable:
-            self._back_off(state, error)
+            self._out_of_range(state, error, leader)
         else:
-            state.error = error
+            self._back_off(state, error, leader)
 
-    def _out_of_range(self, state: FetchedPartition, error: OffsetOutOfRangeError) -> None:
+    def _out_of_range(self, state: FetchedPartition, error: OffsetOutOfRangeError, leader: Connection) -> None:
+        metadata = self._io.metadata
         if state.buffer:
             # The user has not come that far yet; perhaps it exists by then.
             state.not_before = self._io.now() + self._options.retry_backoff_ms / 1000
+            return
+        if state.missing_at < 0:
+            # A node that was the leader, or is behind, may say so too: believe it when others call it the leader.
+            state.missing_at = metadata.version
+            metadata.refresh(at_once=True, besides=leader)
             return
         reset = self.default_reset()
         if reset is None:
@@ -307,6 +335,9 @@ class Fetcher:
     def _store(self, state: FetchedPartition, entry: PartitionFetched, batches: bytes) -> None:
         state.high_watermark = entry.high_watermark
         state.log_start_offset = entry.log_start_offset
+        state.failures = 0
+        state.doubted = None
+        state.missing_at = -1
         if not batches:
             return
         self.counters["bytes_fetched"] += len(batches)

@@ -45,23 +45,23 @@ def ask_leaders(
 ) -> list[TopicPartition]:
     """Send ListOffsets to the leaders, under the lock; `done` hears of each leader's partitions.
 
-    Returns the partitions that were asked for; the others have no leader that is known.
+    Returns the partitions that were asked for; the others have no leader that is known and in reach.
     """
     now = io.now()
     by_leader: dict[Connection, list[TopicPartition]] = {}
     for partition in wanted:
         leader = io.metadata.leader(*partition)
-        if leader is not None:
+        if leader is not None and not leader.is_backing_off:
             by_leader.setdefault(leader, []).append(partition)
     for leader, partitions in by_leader.items():
         entries = [PartitionTimestamp(tp.topic, tp.partition, wanted[tp]) for tp in partitions]
-        call = Call(ListOffsetsRequest(entries), _collect(io, partitions, done), deadline)
+        call = Call(ListOffsetsRequest(entries), _collect(io, leader, partitions, done), deadline)
         leader.submit(call, now)
     return [partition for partitions in by_leader.values() for partition in partitions]
 
 
 def _collect(
-    io: ClientIO, partitions: list[TopicPartition], done: Callable[[Outcomes], None]
+    io: ClientIO, leader: Connection, partitions: list[TopicPartition], done: Callable[[Outcomes], None]
 ) -> Callable[[Answer | ZmqBrokerError], None]:
     def answered(outcome: Answer | ZmqBrokerError) -> None:
         found: Outcomes = {}
@@ -72,7 +72,7 @@ def _collect(
                 partition = TopicPartition(entry.topic, entry.partition)
                 found[partition] = error_for(entry.error_code, entry.error_message) if entry.error_code else entry
         if any(isinstance(result, ZmqBrokerError) for result in found.values()):
-            io.metadata.refresh()
+            io.metadata.refresh(besides=leader)
         done(found)
 
     return answered

@@ -1,4 +1,9 @@
-"""What a client knows of the cluster: nodes, topics, leaders. A driver that asks again when it is doubted or old."""
+"""What a client knows of the cluster: nodes, topics, leaders. A driver that asks again when it is doubted or old.
+
+Who is asked matters: a node that lost touch with the others tells old news for as long as it is asked. So whoever gave
+reason to doubt is asked last, an answer that leaves a question open leads to another node, and a node that keeps silent
+does not keep us from asking the next.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,20 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import BrokerError, LeaderNotAvailableError, UnknownTopicOrPartitionError, ZmqBrokerError, error_for
 from ..transport.messages import MetadataReply, MetadataRequest, TopicInfo
+from .backoff import retry_wait_s
 from .connection import FOREVER, Answer, Call, Connection
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .options import CommonOptions
 
 
 _random = random.Random()  # noqa: S311 - no secret; its own, so that a program's seed is left alone
+
+
+_PATIENCE_S = 0.5
+"""After so long without an answer another node is asked too."""
 
 
 class PartitionState(NamedTuple):
@@ -62,8 +74,13 @@ class ClusterMetadata:
         self._topic_ids: dict[str, str] = {}
         self._interest: set[str] = set()
         self._needed = False
-        self._under_way = False
-        self._asked: Connection | None = None
+        self._asked: list[Connection] = []
+        """Who has not answered yet."""
+        self._patience = FOREVER
+        self._suspect: Connection | None = None
+        """Whom to ask only if there is nobody else."""
+        self._rounds = 0
+        """Answers in a row, in quick succession, that brought no news."""
         self._not_before = 0.0
         self._expires = FOREVER
 
@@ -77,41 +94,57 @@ class ClusterMetadata:
         """Keep these topics known no more."""
         self._interest -= topics
 
-    def refresh(self, *, at_once: bool = False) -> None:
-        """Ask as soon as may be: retry_backoff_ms after the last answer, or now."""
+    def refresh(self, *, at_once: bool = False, besides: Connection | None = None) -> None:
+        """Ask as soon as may be, or now; if possible another node than the one that gave reason to."""
         self._needed = True
+        if besides is not None:
+            self._suspect = besides
         if at_once:
             self._not_before = 0.0
 
     def connection_failed(self, connection: Connection) -> None:
         """A connection broke: leaders may have moved."""
         if connection.address in self.nodes.values():
-            self.refresh()
+            self.refresh(besides=connection)
 
     def leader(self, topic: str, partition: int) -> Connection | None:
-        """The connection to a partition's leader; None (and a refresh is asked for) if it is not known."""
-        state = self.topics.get(topic, {}).get(partition)
+        """The connection to a partition's leader; None if it is not known.
+
+        A refresh is asked for then, and also while the leader cannot be reached: it may be another by now.
+        """
+        state = self.state(topic, partition)
         address = self.nodes.get(state.leader) if state is not None else None
         if address is None:
             self.refresh()
             return None
-        return self._io.connection(address)
+        connection = self._io.connection(address)
+        if connection.is_backing_off:
+            self.refresh(besides=connection)
+        return connection
+
+    def state(self, topic: str, partition: int) -> PartitionState | None:
+        """What is known of a partition."""
+        return self.topics.get(topic, {}).get(partition)
 
     def node(self, node_id: int) -> Connection | None:
         """The connection to a node by its id."""
         address = self.nodes.get(node_id)
         return None if address is None else self._io.connection(address)
 
-    def any_connection(self) -> Connection:
-        """Some connection that works, else one worth trying: known nodes and bootstrap servers in turn."""
+    def any_connection(self, besides: Sequence[Connection] = ()) -> Connection:
+        """Some connection that works, else one worth trying: known nodes and bootstrap servers, `besides` last."""
         addresses = list(dict.fromkeys([*self.nodes.values(), *self._io.options.addresses]))
         connections = [self._io.connection(address) for address in addresses]
-        usable = [connection for connection in connections if connection.is_usable]
-        fresh = [connection for connection in connections if not connection.is_backing_off]
-        if usable:
-            return min(usable, key=lambda connection: connection.in_flight)
-        # Random, so that a thousand clients do not all ask the first server of the list.
-        return _random.choice(fresh or connections)
+        others = [connection for connection in connections if connection not in besides]
+        for choice in (others, connections):
+            usable = [connection for connection in choice if connection.is_usable]
+            if usable:
+                return min(usable, key=lambda connection: connection.in_flight)
+            fresh = [connection for connection in choice if not connection.is_backing_off]
+            if fresh:
+                # Random, so that a thousand clients do not all ask the first server of the list.
+                return _random.choice(fresh)
+        return min(connections, key=lambda connection: connection.next_attempt)
 
     def why_unknown(self, topic: str) -> ZmqBrokerError:
         """The best that is known about why a topic cannot be used."""
@@ -121,51 +154,78 @@ class ClusterMetadata:
 
     def step(self, now: float) -> None:
         """Ask, if it is needed and due."""
+        options = self._io.options
         if now >= self._expires:
             self._needed = True
-        if not self._needed or self._under_way or now < self._not_before:
+        if self._asked:
+            if now < self._patience:
+                return
+        elif not self._needed or now < self._not_before:
             return
+        connection = self.any_connection([*self._asked, *([self._suspect] if self._suspect is not None else ())])
+        if connection in self._asked:
+            self._patience = FOREVER  # there is nobody else
+            return
+        if now > self._not_before + options.retry_backoff_max_ms / 1000:
+            self._rounds = 0  # a new doubt
         self._needed = False
-        self._under_way = True
-        options = self._io.options
-        connection = self._asked = self.any_connection()
+        self._suspect = None
+        self._asked.append(connection)
+        self._patience = now + _PATIENCE_S
         topics = None if self.all_topics else sorted(self._interest)
+
+        def done(outcome: Answer | ZmqBrokerError) -> None:
+            self._answered(connection, outcome)
+
         request = MetadataRequest(topics, self.auto_create)
-        connection.submit(Call(request, self._answered, now + options.request_timeout_ms / 1000), now)
+        connection.submit(Call(request, done, now + options.request_timeout_ms / 1000), now)
 
     def next_deadline(self) -> float:
         """When `step` is due."""
-        if self._under_way:
-            return FOREVER
+        if self._asked:
+            return self._patience
         return self._not_before if self._needed else self._expires
 
-    def _answered(self, outcome: Answer | ZmqBrokerError) -> None:
+    def _answered(self, asked: Connection, outcome: Answer | ZmqBrokerError) -> None:
         now = self._io.now()
         options = self._io.options
-        self._under_way = False
-        self._not_before = now + options.retry_backoff_ms / 1000
+        if asked not in self._asked:
+            return  # too late: another was faster
+        self._asked.remove(asked)
         self._io.progress += 1
+        self._rounds += 1
+        self._not_before = now + retry_wait_s(options, self._rounds)
         if isinstance(outcome, ZmqBrokerError):
             self.last_error = outcome
             self._needed = True
-            others = len({*self.nodes.values(), *options.addresses}) > 1
-            if others and self._asked is not None and self._asked.is_backing_off:
+            self._suspect = asked
+            addresses = {*self.nodes.values(), *options.addresses}
+            if len(addresses) > 1 and asked.is_backing_off:
                 self._not_before = now  # the next node may answer; the broken one has its own back-off
-                if all(self._io.connection(a).is_backing_off for a in {*self.nodes.values(), *options.addresses}):
+                if all(self._io.connection(address).is_backing_off for address in addresses):
                     self._not_before = now + options.reconnect_backoff_ms / 1000
+            self._patience = min(self._patience, self._not_before)
             return
         reply = outcome.body
         assert isinstance(reply, MetadataReply)
+        self._asked.clear()
         self.last_error = None
         self._expires = now + options.metadata_max_age_ms / 1000
         self.version += 1
         self.cluster_id = reply.cluster_id
         self.controller_id = reply.controller_id
-        self.nodes = {broker.node_id: node_address(broker.host, broker.port) for broker in reply.brokers}
+        if reply.brokers:  # a node that knows of none, not even of itself, has only just started
+            self.nodes = {broker.node_id: node_address(broker.host, broker.port) for broker in reply.brokers}
+        known = dict(self.topics)
         for topic in reply.topics:
             self._learn(topic)
         if self.all_topics:
             self._forget_all_but({topic.topic for topic in reply.topics})
+        if self.topics != known:
+            self._rounds = 1
+            self._not_before = now + retry_wait_s(options, 1)
+        if self._needed:
+            self._suspect = self._suspect or asked  # another may know more
 
     def _forget_all_but(self, there: set[str]) -> None:
         for topic in self.topics.keys() - there:

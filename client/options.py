@@ -44,8 +44,11 @@ class CommonOptions:
     """How long one request may wait for its answer before its connection is given up."""
     connect_timeout_ms: int = _number(10_000, 1, MAX_MS)
     """How long a connection may take to stand."""
-    retry_backoff_ms: int = _number(100, 0, MAX_MS)
-    """How long to wait before a request that failed is sent again."""
+    retry_backoff_ms: int = _number(50, 0, MAX_MS)
+    """How long to wait before a request that failed is sent again, and the cluster asked again who leads a partition.
+    Both grow by half with each failure, with jitter, up to the maximum; a new leader ends the wait."""
+    retry_backoff_max_ms: int = _number(1_000, 0, MAX_MS)
+    """The longest wait before a request is sent again."""
     reconnect_backoff_ms: int = _number(50, 0, MAX_MS)
     """How long to wait after a failed connection before the next; doubles, with jitter, up to the maximum."""
     reconnect_backoff_max_ms: int = _number(1_000, 0, MAX_MS)

@@ -47,6 +47,7 @@ class ProducerSettings(TypedDict, total=False):
     request_timeout_ms: int
     connect_timeout_ms: int
     retry_backoff_ms: int
+    retry_backoff_max_ms: int
     reconnect_backoff_ms: int
     reconnect_backoff_max_ms: int
     max_in_flight_requests_per_connection: int
@@ -341,8 +342,8 @@ class Producer:
         io, sender = self._io, self._sender
         me = object()
         with io.lock:
-            sender.blocked.add(me)  # nothing shall wait for more records while there is no room for them
-            sender.close_all()
+            sender.blocked.add(me)
+            sender.give_back_all()
         try:
             room = yield Wait(self.has_room, deadline)
         finally:

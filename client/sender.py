@@ -15,25 +15,23 @@ from typing import TYPE_CHECKING
 from ..errors import (
     BrokerError,
     DuplicateSequenceError,
-    FencedLeaderEpochError,
     InvalidProducerEpochError,
-    LeaderNotAvailableError,
     MessageTooLargeError,
     NetworkError,
     NotEnoughReplicasAfterAppendError,
     NotLeaderOrFollowerError,
     OutOfOrderSequenceError,
     RequestTimedOutError,
-    UnknownLeaderEpochError,
     UnknownProducerIdError,
     UnknownServerError,
-    UnknownTopicOrPartitionError,
     ZmqBrokerError,
     error_for,
 )
 from ..log.records import encode_columns
 from ..transport.messages import InitProducerIdReply, InitProducerIdRequest, PartitionData, ProduceReply, ProduceRequest
 from .accumulator import BATCH_OVERHEAD, RECORD_OVERHEAD, SEQUENCE_MASK, PartitionQueue, ProducerBatch
+from .backoff import retry_wait_s
+from .closing import due_time, is_due
 from .connection import FOREVER, Answer, Call, Connection
 
 if TYPE_CHECKING:
@@ -43,26 +41,12 @@ if TYPE_CHECKING:
     from .io import ClientIO
     from .options import ProducerOptions
 
-_STALE = (
-    FencedLeaderEpochError, LeaderNotAvailableError, NetworkError, NotLeaderOrFollowerError, UnknownLeaderEpochError,
-    UnknownTopicOrPartitionError,
-)  # fmt: skip
-"""Errors that say that our knowledge of the cluster is outdated."""
 _CHAIN_BROKEN = (OutOfOrderSequenceError, UnknownProducerIdError, InvalidProducerEpochError, DuplicateSequenceError)
 _FATE_UNKNOWN = (
     NetworkError, NotEnoughReplicasAfterAppendError, NotLeaderOrFollowerError, RequestTimedOutError, UnknownServerError,
 )  # fmt: skip
 """Errors that may come after the batch was stored; all others say that it was not."""
 _MOST_REQUESTS_A_STEP = 64
-_GATHER_S = 0.002
-"""The longest that a batch is held back for the records of a fast sender."""
-_LOOK_S = 0.0003
-"""How often the sender's rate is looked at."""
-_FAST_RATE = 32_000.0
-"""Records a second to one partition from which on a sender is fast: what waits for it comes in no time."""
-_RECORD_BYTES = 1_000
-"""A larger record counts as several."""
-
 
 _RESERVE = 16 * 1024
 """What a new batch takes from the buffer; it takes as much again whenever it is full."""
@@ -77,7 +61,7 @@ class Sender:
         self.used_bytes = 0
         """Of closed batches that are not done, and what open ones have taken for themselves."""
         self.blocked: set[object] = set()
-        """Whoever waits for room in the buffer: meanwhile no batch waits for more records."""
+        """Whoever waits for room in the buffer: meanwhile no batch that could leave waits for more records."""
         self.counters = dict.fromkeys(
             ("records_sent", "records_failed", "batches_sent", "bytes_sent", "requests_sent", "retries", "splits"), 0
         )
@@ -98,6 +82,9 @@ class Sender:
         self._limit = min(max(options.batch_size, 1), options.max_request_size)
         self._identity_under_way = False
         self._identity_not_before = 0.0
+        self._identity_failures = 0
+        self._identity_asked: Connection | None = None
+        """Who did not give one when asked last."""
         self._stepped = 0.0
         self._last_error: ZmqBrokerError | None = None
 
@@ -124,6 +111,12 @@ class Sender:
         """The batch needs no more room than its records take."""
         self.used_bytes -= batch.limit - batch.size
         batch.limit = batch.size
+
+    def give_back_all(self) -> None:
+        """No open batch needs more room than its records take."""
+        for queue in self._active:
+            if queue.open is not None:
+                self.give_back(queue.open)
 
     def close_batch(self, queue: PartitionQueue) -> None:
         """Nothing more goes into the open batch: it is ready to be sent."""
@@ -185,30 +178,21 @@ class Sender:
         deadline = self._identity_not_before if self._numbered and self._wants_identity() else FOREVER
         for queue in self._active:
             if queue.open is not None:
-                deadline = min(deadline, self._close_time(queue, queue.open))
+                deadline = min(deadline, due_time(queue, queue.open, self._linger_s))
             if queue.not_before > self._stepped and (queue.retry or queue.ready):
                 deadline = min(deadline, queue.not_before)
             for batch in queue.oldest():
                 deadline = min(deadline, batch.deadline)
         return deadline
 
-    def _close_time(self, queue: PartitionQueue, batch: ProducerBatch) -> float:
-        if self._linger_s:
-            return batch.opened + self._linger_s
-        return batch.looked + _LOOK_S if batch.looked and queue.is_idle else batch.deadline
-
     def _tend(self, queue: PartitionQueue, now: float) -> None:
-        """Bring one queue up to date with the time."""
-        opened = queue.open
-        if opened is not None and opened.records:
-            if self.blocked:
-                due = True
-            elif self._linger_s:
-                due = now >= opened.opened + self._linger_s
-            else:
-                due = queue.is_idle and not self._gathers(opened, now)
-            if due or now >= opened.deadline:
-                self.close_batch(queue)
+        """Bring one queue up to date with the time and with what is known of its leader."""
+        if queue.doubted is not None and queue.doubted != self._io.metadata.state(queue.topic, queue.partition):
+            queue.doubted = None
+            queue.failures = 0
+            queue.not_before = 0.0
+        if is_due(queue, now, self._linger_s, crowded=bool(self.blocked)):
+            self.close_batch(queue)
         if any(batch.deadline <= now for batch in queue.oldest()):
             self._expire(queue, now)
         if queue.unresolved and not queue.in_flight and not queue.retry:
@@ -219,29 +203,6 @@ class Sender:
                 queue.adopt(self.identity)
             else:
                 self._ask_identity(now)
-
-    def _gathers(self, batch: ProducerBatch, now: float) -> bool:
-        """Whether records come so fast that it pays to wait for more of them, though no answer is awaited.
-
-        A thread that sends in a tight loop would otherwise see every answer turned into one more small request. A slow
-        sender, and whoever waits for a record, never waits for this.
-        """
-        if batch.urgent or now >= batch.opened + _GATHER_S:
-            return False
-        count = len(batch.records)
-        if batch.looked:
-            since = now - batch.looked
-            if since < _LOOK_S:
-                return True
-            rate = (count - batch.looked_count) / since
-        elif now - batch.opened < _LOOK_S:
-            queue = batch.queue
-            rate = queue.rate if now < queue.closed_at + _GATHER_S else 0.0
-        else:
-            rate = count / (now - batch.opened)
-        batch.looked = now
-        batch.looked_count = count
-        return rate * max(1.0, (batch.size - BATCH_OVERHEAD) / (count * _RECORD_BYTES)) >= _FAST_RATE
 
     def _expire(self, queue: PartitionQueue, now: float) -> None:
         for batch in [b for b in (*queue.in_flight, *queue.retry, *queue.ready) if b.deadline <= now and not b.done]:
@@ -275,7 +236,7 @@ class Sender:
                 if batch is None:
                     continue
                 connection = self._io.metadata.leader(queue.topic, queue.partition)
-                if connection is None or connection.is_backing_off:
+                if connection is None or connection.is_backing_off or self._awaits_older_leader(queue):
                     continue
                 size = batch.size + _ENTRY_BYTES + len(queue.topic)
                 if connection in sizes:
@@ -292,20 +253,25 @@ class Sender:
                 self._send(connection, batches, now)
         self._io.submitted = True  # the rest goes in the next round of this pass
 
+    def _awaits_older_leader(self, queue: PartitionQueue) -> bool:
+        """Whether another leader than the present one may still store something: what follows must not overtake it."""
+        state = self._io.metadata.state(queue.topic, queue.partition)
+        return any(batch.leader != state for batch in queue.in_flight)
+
     def _send(self, connection: Connection, batches: list[ProducerBatch], now: float) -> None:
         metadata = self._io.metadata
         entries = []
         frames = []
         for batch in batches:
             queue = batch.queue
+            state = batch.leader = metadata.topics[queue.topic][queue.partition]
             queue.take(batch)
             batch.attempts += 1
             if batch.encoded is None:
                 self._encode(batch)
             assert batch.encoded is not None
             frames.append(batch.encoded)
-            epoch = metadata.topics[queue.topic][queue.partition].leader_epoch
-            entries.append(PartitionData(queue.topic, queue.partition, epoch))
+            entries.append(PartitionData(queue.topic, queue.partition, state.leader_epoch))
             self.counters["bytes_sent"] += len(batch.encoded)
         self.counters["requests_sent"] += 1
         self.counters["batches_sent"] += len(batches)
@@ -313,7 +279,7 @@ class Sender:
         request = ProduceRequest(self._acks, timeout_ms, entries)
 
         def done(outcome: Answer | ZmqBrokerError) -> None:
-            self._answered(batches, outcome)
+            self._answered(batches, outcome, connection)
 
         call = Call(request, done, now + timeout_ms / 1000, frames, awaits_reply=self._acks != 0)
         connection.submit(call, now)
@@ -333,10 +299,10 @@ class Sender:
 
     # ---- answers
 
-    def _answered(self, batches: list[ProducerBatch], outcome: Answer | ZmqBrokerError) -> None:
+    def _answered(self, batches: list[ProducerBatch], outcome: Answer | ZmqBrokerError, connection: Connection) -> None:
         if isinstance(outcome, ZmqBrokerError):
             for batch in batches:
-                self._judge(batch, outcome)
+                self._judge(batch, outcome, connection)
             return
         if self._acks == 0:
             for batch in batches:
@@ -349,40 +315,41 @@ class Sender:
         for position, batch in enumerate(batches):
             entry = results[position] if position < len(results) else None
             if entry is None or (entry.topic, entry.partition) != (batch.queue.topic, batch.queue.partition):
-                self._judge(batch, NetworkError(f"the broker's answer does not match the request for {batch.queue}"))
+                error = NetworkError(f"the broker's answer does not match the request for {batch.queue}")
+                self._judge(batch, error, connection)
             elif entry.error_code == 0:
                 self._stored(batch, entry.base_offset, entry.log_append_time_ms)
             elif entry.error_code == DuplicateSequenceError.code and batch.maybe_stored:
                 self._stored(batch, -1, -1)
             else:
-                self._judge(batch, error_for(entry.error_code, entry.error_message))
+                self._judge(batch, error_for(entry.error_code, entry.error_message), connection)
 
     def _stored(self, batch: ProducerBatch, base_offset: int, log_append_time_ms: int) -> None:
         queue = batch.queue
         queue.in_flight.remove(batch)
+        queue.failures = 0
         if batch.base_sequence >= 0 and batch.identity == queue.identity:
             queue.last_acked = (batch.base_sequence + batch.count - 1) & SEQUENCE_MASK
         self._finish(batch, None, base_offset, log_append_time_ms)
 
-    def _judge(self, batch: ProducerBatch, error: ZmqBrokerError) -> None:
+    def _judge(self, batch: ProducerBatch, error: ZmqBrokerError, connection: Connection) -> None:
         """An attempt failed: try again, number anew, split, or give up."""
         queue = batch.queue
         queue.in_flight.remove(batch)
         self._last_error = error
-        if isinstance(error, _STALE):
-            self._io.metadata.refresh()
+        if error.retriable:
+            self._io.metadata.refresh(besides=connection)  # another leader may do better
         if batch.done:  # it expired while it was in flight
             return
         batch.last_error = error
         batch.maybe_stored = batch.maybe_stored or isinstance(error, _FATE_UNKNOWN)
-        back_off_ends = self._io.now() + self._options.retry_backoff_ms / 1000
         if self._numbered and isinstance(error, _CHAIN_BROKEN):
             # Nothing else can be expected behind a batch that is to be sent again, or was refused (close_gap).
             behind = any(other.number < batch.number for other in (*queue.in_flight, *queue.retry))
             if not behind and batch.encoded is not None:
                 queue.needs_identity = True
                 if batch.attempts > 1:
-                    queue.not_before = back_off_ends
+                    self._back_off(batch)
             self._retry(batch)
         elif isinstance(error, MessageTooLargeError) and batch.count > 1:
             self._split(batch)
@@ -394,7 +361,16 @@ class Sender:
             self._finish(batch, error)
         else:
             self._retry(batch)
-            queue.not_before = back_off_ends
+            self._back_off(batch)
+
+    def _back_off(self, batch: ProducerBatch) -> None:
+        """Wait before anything else is sent to a partition, unless it gets another leader."""
+        queue = batch.queue
+        now = self._io.now()
+        if now >= queue.not_before:
+            queue.failures += 1
+            queue.not_before = now + retry_wait_s(self._options, queue.failures)
+        queue.doubted = batch.leader
 
     def _retry(self, batch: ProducerBatch) -> None:
         self.counters["retries"] += 1
@@ -464,16 +440,21 @@ class Sender:
         self._identity_under_way = True
         request = InitProducerIdRequest(*self.identity) if self.identity is not None else InitProducerIdRequest()
         deadline = now + self._options.request_timeout_ms / 1000
-        self._io.metadata.any_connection().submit(Call(request, self._identity_answered, deadline), now)
+        besides = () if self._identity_asked is None else (self._identity_asked,)
+        connection = self._identity_asked = self._io.metadata.any_connection(besides)
+        connection.submit(Call(request, self._identity_answered, deadline), now)
 
     def _identity_answered(self, outcome: Answer | ZmqBrokerError) -> None:
         self._identity_under_way = False
-        self._identity_not_before = self._io.now() + self._options.retry_backoff_ms / 1000
+        self._identity_failures += 1
+        self._identity_not_before = self._io.now() + retry_wait_s(self._options, self._identity_failures)
         if not isinstance(outcome, ZmqBrokerError):
             reply = outcome.body
             assert isinstance(reply, InitProducerIdReply)
             self.identity = (reply.producer_id, reply.producer_epoch)
             self._identity_not_before = 0.0
+            self._identity_failures = 0
+            self._identity_asked = None
             return
         self._last_error = outcome
         if self.identity is not None and isinstance(outcome, (InvalidProducerEpochError, UnknownProducerIdError)):

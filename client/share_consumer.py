@@ -52,6 +52,7 @@ class ShareConsumerSettings(TypedDict, total=False):
     request_timeout_ms: int
     connect_timeout_ms: int
     retry_backoff_ms: int
+    retry_backoff_max_ms: int
     reconnect_backoff_ms: int
     reconnect_backoff_max_ms: int
     metadata_max_age_ms: int

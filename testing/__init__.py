@@ -1,4 +1,5 @@
-"""Brokers for tests: `Broker` inside of this process, `BrokerProcess` in processes of its own that a test may kill.
+"""Brokers for tests: `Broker` inside of this process, `BrokerProcess` in processes of its own that a test may kill,
+`LocalCluster` of several of these.
 
 Loaded when first used, because pytest imports this folder for its plugin at every start, also of those who do not test
 with a broker.
@@ -10,12 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cluster import LocalCluster
     from .embedded import Broker
     from .process import BrokerProcess
 
-__all__ = ["Broker", "BrokerProcess"]
+__all__ = ["Broker", "BrokerProcess", "LocalCluster"]
 
-_HOMES = {"Broker": ".embedded", "BrokerProcess": ".process"}
+_HOMES = {"Broker": ".embedded", "BrokerProcess": ".process", "LocalCluster": ".cluster"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,79 @@
+"""The settings of several nodes of one `zmqbroker start --nodes N`: their folders, their ports, and whom they join.
+
+Node 1 has the data folder itself, so that a single node's folder grows into a cluster's; the others have folders inside
+of it, ``nodes/2`` and so on. With a listening port of 0 free ports are chosen once, and kept in the folder: nodes that
+come back elsewhere would not find one another.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..settings import BrokerConfig
+
+PORTS_NAME = "local-ports"
+MAX_NODES = 64
+
+
+def node_configs(config: BrokerConfig, count: int) -> list[BrokerConfig]:
+    """The settings of each node. Raises ConfigError for a number of nodes or an address that does not do."""
+    if count == 1:
+        return [config]
+    if not 1 <= count <= MAX_NODES:
+        message = f"--nodes {count}: at least 1 and at most {MAX_NODES} nodes can run under one supervisor"
+        raise ConfigError(message)
+    host, _, port = config.listen.removeprefix("tcp://").rpartition(":")
+    ports = _chosen_ports(config, host, count) if int(port) == 0 else [int(port) + index for index in range(count)]
+    if ports[-1] > 65_535:  # noqa: PLR2004 - the largest port there is
+        message = f"{count} nodes from port {port} on need ports up to {ports[-1]}, and 65535 is the last one"
+        raise ConfigError(message)
+    if config.advertised_address:
+        message = "advertised.address is one address, and several nodes need one each: start them one by one"
+        raise ConfigError(message)
+    configs = []
+    for index in range(count):
+        joins = config.join or ("" if index == 0 else f"{host}:{ports[0]}")
+        own_id = -1 if config.join else config.node_id + index
+        folder = config.data_dir if index == 0 else f"{config.data_dir}/nodes/{index + 1}"
+        listen = f"tcp://{host}:{ports[index]}"
+        configs.append(replace(config, node_id=own_id, data_dir=folder, listen=listen, join=joins))
+    return configs
+
+
+def _chosen_ports(config: BrokerConfig, host: str, count: int) -> list[int]:
+    """The ports of an earlier start, and free ones for nodes that had none."""
+    path = os.path.join(config.data_dir, PORTS_NAME)  # noqa: PTH118 - pathlib costs a start-up 10 ms
+    try:
+        with open(path, encoding="ascii") as file:  # noqa: PTH123 - as above
+            ports = [int(line) for line in file]
+    except FileNotFoundError:
+        ports = []
+    except ValueError as error:
+        message = f"{path} cannot be read ({error}): it has one port a line; put it back, or name a port with --listen"
+        raise ConfigError(message) from error
+    if len(ports) < count:
+        ports += free_ports(host, count - len(ports))
+        os.makedirs(config.data_dir, exist_ok=True)  # noqa: PTH103 - as above
+        with open(f"{path}.tmp", "w", encoding="ascii") as file:  # noqa: PTH123 - as above
+            file.writelines(f"{port}\n" for port in ports)
+        os.replace(f"{path}.tmp", path)  # noqa: PTH105 - as above
+    return ports[:count]
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports that nobody listens on at the moment."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as held:
+        found = []
+        for _ in range(count):
+            probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            probe.bind((host.strip("[]"), 0))
+            found.append(int(probe.getsockname()[1]))
+        return found

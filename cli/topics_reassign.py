@@ -1,0 +1,99 @@
+"""`zmqbroker topics reassign`: move partitions to other nodes, or change how many replicas they have.
+
+What is under way goes on by itself, also when nodes restart; the same command without --to shows it and waits for it.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING
+
+from ..client.types import TopicPartition
+from ..errors import ConfigError
+from .common import add_server, natural, positive, topic_name
+from .connect import admin
+from .waiting import add_waiting, wait_until_done
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
+
+    from ..client.admin import Admin, TopicDescription
+
+
+def node_list(text: str) -> list[int]:
+    """Read node ids with commas between them, for argparse."""
+    nodes = [natural(part) for part in text.split(",")]
+    if len(set(nodes)) != len(nodes):
+        message = f"{text!r} names a node twice"
+        raise ArgumentTypeError(message)
+    return nodes
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("--topic", type=topic_name, required=True, help="which")
+    parser.add_argument(
+        "--partition", type=natural, action="append", metavar="N", help="which of its partitions; may be repeated"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--to", type=node_list, metavar="ID,ID", help="the nodes of its replicas, the preferred leader first"
+    )
+    what.add_argument("--replication-factor", type=positive, metavar="N", help="how many replicas it shall have")
+    what.add_argument("--cancel", action="store_true", help="go back to the replicas of before")
+    add_waiting(parser)
+    add_server(parser)
+
+
+def run(args: Namespace) -> int:
+    """Begin the moves, and wait for those of the topic."""
+    with admin(args) as client:
+        (topic,) = client.describe_topics([args.topic])
+        numbers = args.partition or list(range(len(topic.partitions)))
+        if max(numbers) >= len(topic.partitions):
+            message = f"topic {args.topic} has {len(topic.partitions)} partitions, and no partition {max(numbers)}"
+            raise ConfigError(message)
+        moves = _moves(client, args, topic, numbers)
+        if moves:
+            client.alter_partition_reassignments(moves)
+        if args.cancel:
+            print(f"{len(moves)} partitions of {args.topic} go back to the replicas of before")
+        elif wait_until_done(args, lambda: _left(client, args.topic)):
+            print(f"topic {args.topic}: every partition is where it shall be")
+        else:
+            print(f"{len(moves)} partitions of {args.topic} are being moved")
+    return 0
+
+
+def _moves(
+    client: Admin, args: Namespace, topic: TopicDescription, numbers: Sequence[int]
+) -> dict[TopicPartition, list[int] | None]:
+    moves: dict[TopicPartition, list[int] | None] = {}
+    if args.cancel:
+        for move in client.list_partition_reassignments([args.topic]):
+            if move.partition.partition in numbers:
+                moves[move.partition] = None
+    elif args.to is not None:
+        moves = {TopicPartition(args.topic, number): args.to for number in numbers}
+    elif args.replication_factor is not None:
+        nodes = [node.node_id for node in client.list_nodes() if node.state == "active"]
+        for number in numbers:
+            has = topic.partitions[number].replicas
+            more = sorted((node for node in nodes if node not in has), key=lambda node: (node - number) % len(nodes))
+            moves[TopicPartition(args.topic, number)] = [*has, *more][: args.replication_factor]
+        short = next((move for move in moves.values() if move and len(move) < args.replication_factor), None)
+        if short is not None:
+            message = (
+                f"a replication factor of {args.replication_factor} needs as many nodes, and {len(short)} can be used"
+            )
+            raise ConfigError(message)
+    return moves
+
+
+def _left(client: Admin, topic: str) -> str:
+    moves = client.list_partition_reassignments([topic])
+    if not moves:
+        return ""
+    copies = sum(len(move.adding) for move in moves)
+    return f"{len(moves)} partitions of {topic} are being moved, with {copies} replicas that are not in sync yet"

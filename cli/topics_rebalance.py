@@ -1,0 +1,42 @@
+"""`zmqbroker topics rebalance`: spread replicas and leaders over the nodes evenly, and wait until that is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .common import add_server, print_table, topic_name
+from .connect import admin
+from .waiting import add_waiting, wait_until_done
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ..client.admin import Admin
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("--topic", type=topic_name, action="append", help="only this one; may be repeated")
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be moved")
+    add_waiting(parser)
+    add_server(parser)
+
+
+def run(args: Namespace) -> int:
+    """Show the moves, and wait for them."""
+    with admin(args) as client:
+        moves = client.rebalance(args.topic, validate_only=args.dry_run)
+        if not moves:
+            print("the cluster is even: nothing to move")
+            return 0
+        rows = [[o.partition.topic, o.partition.partition, ", ".join(map(str, o.replicas))] for o in moves]
+        print_table(["topic", "partition", "replicas"], rows)
+        if not args.dry_run and wait_until_done(args, lambda: _left(client)):
+            client.elect_leaders()
+            print(f"{len(moves)} partitions are moved")
+    return 0
+
+
+def _left(client: Admin) -> str:
+    moves = client.list_partition_reassignments()
+    return f"{len(moves)} partitions are being moved" if moves else ""
