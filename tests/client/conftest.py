@@ -52,6 +52,13 @@ class ScriptedServer:
         self.rules: dict[int, list[Rule]] = defaultdict(list)
         self.stored: dict[tuple[str, int], StoredPartition] = defaultdict(StoredPartition)
         self.topics: dict[str, int] = {}
+        self.node_id = 1
+        self.nodes: list[ScriptedServer] = [self]
+        """The cluster, as it tells."""
+        self.leaders: dict[tuple[str, int], tuple[int, int]] = {}
+        """Leader and leader epoch of each partition, as they are; those missing are led by node 1 in epoch 0."""
+        self.told: dict[tuple[str, int], tuple[int, int]] = self.leaders
+        """The same, as it tells; another dictionary for a node that is behind."""
         self.throttle_ms = 0
         self.credit_bytes = 16 * 1024 * 1024
         self.max_request_bytes = 100 * 1024 * 1024
@@ -171,7 +178,7 @@ class ScriptedServer:
     def _answer_waiting(self, router: Any) -> None:
         for heard in list(self._waiting):
             body, frames = self._fetch(heard)
-            if any(frames):
+            if any(frames) or any(entry.error_code for entry in body.partitions):
                 self._waiting.remove(heard)
                 self._send(router, heard, (body, frames))
 
@@ -211,20 +218,33 @@ class ScriptedServer:
             if name not in self.topics:
                 infos.append(m.TopicInfo(name, 3, f"there is no topic {name}"))
                 continue
-            partitions = [m.PartitionInfo(number, 1, 0, [1], [1]) for number in range(self.topics[name])]
+            partitions = [
+                m.PartitionInfo(number, *self.told.get((name, number), (1, 0)), [1], [1])
+                for number in range(self.topics[name])
+            ]
             infos.append(m.TopicInfo(name, partitions=partitions, topic_id=name))
-        port = int(self.address.rsplit(":", 1)[1])
-        return m.MetadataReply("scripted", 1, [m.BrokerInfo(1, "127.0.0.1", port)], infos)
+        ports = {node.node_id: int(node.address.rsplit(":", 1)[1]) for node in self.nodes}
+        brokers = [m.BrokerInfo(node_id, "127.0.0.1", port) for node_id, port in ports.items()]
+        return m.MetadataReply("scripted", 1, brokers, infos)
+
+    def _refusal(self, topic: str, partition: int, epoch: int) -> int:
+        """The error code of a node that does not lead, or not in this epoch."""
+        leader, own = self.leaders.get((topic, partition), (1, 0))
+        if leader != self.node_id:
+            return 6
+        return 0 if epoch in (-1, own) else 74 if epoch < own else 75
 
     def append(self, heard: Heard) -> m.ProduceReply:
         """Store batches as a broker does, producer sequences included."""
         entries = [
-            self._append_one(entry.topic, entry.partition, batch)
+            self._append_one(entry.topic, entry.partition, batch, entry.leader_epoch)
             for entry, batch in zip(heard.body.partitions, heard.batches, strict=True)
         ]
         return m.ProduceReply(entries)
 
-    def _append_one(self, topic: str, partition: int, batch: bytes) -> m.PartitionProduced:
+    def _append_one(self, topic: str, partition: int, batch: bytes, epoch: int = -1) -> m.PartitionProduced:
+        if code := self._refusal(topic, partition, epoch):
+            return m.PartitionProduced(topic, partition, code, f"node {self.node_id} does not lead in epoch {epoch}")
         stored = self.stored[topic, partition]
         header = read_header(batch)
         if len(batch) > self.max_batch_bytes:
@@ -254,7 +274,9 @@ class ScriptedServer:
         frames = []
         for wanted in heard.body.partitions:
             stored = self.stored[wanted.topic, wanted.partition]
-            code = 0 if 0 <= wanted.fetch_offset <= stored.end else 1
+            code = self._refusal(wanted.topic, wanted.partition, wanted.leader_epoch)
+            if not code and not 0 <= wanted.fetch_offset <= stored.end:
+                code = 1
             data = []
             size = 0
             start = max(0, bisect_right(stored.batches, wanted.fetch_offset, key=lambda item: item[0]) - 1)
@@ -279,5 +301,34 @@ class ScriptedServer:
 def server() -> Iterator[ScriptedServer]:
     """A scripted broker at a port of its own."""
     scripted = ScriptedServer()
+    yield scripted
+    scripted.close()
+
+
+class ScriptedCluster:
+    """Three nodes with one truth about leaders, and one store, as if everything were replicated at once."""
+
+    def __init__(self) -> None:
+        self.nodes = [ScriptedServer() for _ in range(3)]
+        first = self.nodes[0]
+        for node_id, node in enumerate(self.nodes, start=1):
+            node.node_id = node_id
+            node.nodes = self.nodes
+            node.stored, node.topics, node.leaders, node.told = first.stored, first.topics, first.leaders, first.told
+
+    def lead(self, node_id: int, epoch: int, topic: str = "t", partition: int = 0) -> None:
+        """Make a node the leader; -1: nobody leads."""
+        self.nodes[0].leaders[topic, partition] = (node_id, epoch)
+
+    def close(self) -> None:
+        """End all nodes."""
+        for node in self.nodes:
+            node.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[ScriptedCluster]:
+    """Three scripted nodes; the first leads everything."""
+    scripted = ScriptedCluster()
     yield scripted
     scripted.close()

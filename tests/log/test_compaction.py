@@ -24,7 +24,7 @@ class PowerCut(BaseException):
 
 
 def open_log(disk, config=CONFIG):
-    folder = DataFolder.open(disk, "/data", node_id=1, make_cluster_id=lambda: "c")
+    folder = DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "c")
     log = folder.open_log(NAME, config, 1000)
     assert log.damage is None, log.damage
     return folder, log

@@ -55,7 +55,7 @@ class CompactionMachine(RuleBasedStateMachine):
         self.open()
 
     def open(self):
-        self.folder = DataFolder.open(self.disk, "/data", node_id=1, make_cluster_id=lambda: "c")
+        self.folder = DataFolder.open(self.disk, "/data", node_id=1, make_id=lambda: "c")
         self.log = self.folder.open_log(NAME, self.config, self.time)
         assert self.log.damage is None, self.log.damage
         self.cleaning = self.work = self.job = None

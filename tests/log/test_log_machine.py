@@ -48,7 +48,7 @@ class LogMachine(RuleBasedStateMachine):
         self.open()
 
     def open(self):
-        self.folder = DataFolder.open(self.disk, "/data", node_id=1, make_cluster_id=lambda: "c")
+        self.folder = DataFolder.open(self.disk, "/data", node_id=1, make_id=lambda: "c")
         self.log = self.folder.open_log(NAME, self.config, self.time)
         assert self.log.damage is None, self.log.damage
 

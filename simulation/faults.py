@@ -1,0 +1,274 @@
+"""What goes wrong in a run: each seed draws a swarm of faults and settings, and how often each of them strikes.
+
+A swarm leaves most faults out, so that the others come in combinations that all of them together would hide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from .network import NetworkConditions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .cluster import Cluster, SimNode
+    from .world import World
+
+NODES_MAX = 1
+"""Raised as clusters come to hold all that is asked of them."""
+
+KINDS = (
+    "kill",
+    "power",
+    "pause",
+    "stop",
+    "partition",
+    "one-way",
+    "break",
+    "slow-network",
+    "slow-flush",
+    "failed-flush",
+    "full-disk",
+    "clock",
+)
+
+
+_ON_SHARE = 0.35
+_CUT_OFF_SHARE = 0.4
+_AMBUSH_MS = 0.3
+_AMBUSH_TRIES = 1_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: its seed, and what of it is left out to make it smaller."""
+
+    seed: int
+    without: frozenset[str] = frozenset()
+    """Kinds of faults, and workloads, that are left out."""
+    nodes_max: int = NODES_MAX
+    clients_max: int = 8
+    length: float = 1.0
+    """How much of the safety phase is run."""
+
+    def __str__(self) -> str:
+        """Say it as the command line does."""
+        parts = [f"--seed {self.seed}", f"--nodes {self.nodes_max}"]
+        if self.clients_max != Plan.clients_max:
+            parts.append(f"--clients {self.clients_max}")
+        if self.length != 1.0:
+            parts.append(f"--length {self.length:g}")
+        if self.without:
+            parts.append(f"--without {','.join(sorted(self.without))}")
+        return " ".join(parts)
+
+
+@dataclass
+class Swarm:
+    """What a seed draws."""
+
+    nodes: int = 1
+    every_ms: dict[str, float] = field(default_factory=dict)
+    """The faults that are on, and how often each strikes, on average."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    topic_settings: dict[str, str] = field(default_factory=dict)
+    network: NetworkConditions = field(default_factory=NetworkConditions)
+    partitions: int = 2
+    producers: int = 2
+    consumers: int = 1
+    administrators: int = 1
+    flush: str = "ack"
+    safety_ms: float = 10_000.0
+
+
+def draw(plan: Plan) -> Swarm:
+    """The swarm of a plan. What is left out changes nothing of the rest."""
+    random = Random(f"{plan.seed}/swarm")  # noqa: S311 - to be repeated, not secret
+    swarm = Swarm()
+    swarm.nodes = min(random.choice((1, 3, 3, 3, 5)), plan.nodes_max)
+    swarm.flush = random.choice(("ack", "ack", "ack", "ack", "ack", "ack", "interval", "os"))
+    for kind in KINDS:
+        on, every_ms = random.random() < _ON_SHARE, random.choice((800.0, 2_000.0, 5_000.0))
+        # Only what is flushed before it counts can be expected to outlive the power of its machine.
+        lossy = kind in ("power", "failed-flush") and swarm.flush != "ack"
+        # A failed fsync may take back what one replica has, once its machine is off: nothing survives that alone.
+        lossy = lossy or (kind == "failed-flush" and swarm.nodes == 1 and "power" in swarm.every_ms)
+        if on and not lossy and kind not in plan.without:
+            swarm.every_ms[kind] = every_ms
+    swarm.network = NetworkConditions(
+        latency_ms=random.choice((0.05, 0.2, 2.0)),
+        jitter_ms=random.choice((0.05, 0.5, 5.0)),
+        heartbeat_timeout_ms=random.choice((400.0, 1_000.0, 3_000.0)),
+        connect_timeout_ms=random.choice((200.0, 1_000.0)),
+        queue_messages=random.choice((5, 30, 200)),
+    )
+    swarm.partitions = random.randint(1, 3)
+    swarm.producers = min(random.randint(1, 3), plan.clients_max)
+    swarm.consumers = min(random.randint(0, 2), plan.clients_max)
+    swarm.administrators = min(random.randint(0, 1), plan.clients_max)
+    swarm.safety_ms = random.choice((4_000.0, 8_000.0, 12_000.0)) * plan.length
+    swarm.settings = {
+        "log_flush_offset_checkpoint_interval_ms": random.choice((100, 500, 5_000)),
+        "log_retention_check_interval_ms": random.choice((300, 2_000)),
+        "graceful_shutdown_timeout_ms": random.choice((200, 2_000)),
+        "broker_heartbeat_interval_ms": random.choice((100, 300)),
+        "broker_session_timeout_ms": random.choice((600, 2_000)),
+        "controller_quorum_election_timeout_ms": random.choice((200, 500)),
+        "controller_quorum_fetch_timeout_ms": random.choice((400, 1_000)),
+        "replica_lag_time_max_ms": random.choice((500, 2_000)),
+        "replica_fetch_wait_max_ms": random.choice((50, 200)),
+        "replica_fetch_backoff_ms": random.choice((20, 100)),
+        "replica_fetch_max_bytes": random.choice((1_000, 1 << 20)),
+        "leader_imbalance_check_interval_ms": random.choice((500, 3_000)),
+        "metadata_log_max_record_bytes_between_snapshots": random.choice((500, 20_000, 1 << 24)),
+        "offsets_topic_num_partitions": 1,
+        "share_coordinator_state_topic_num_partitions": 1,
+    }
+    swarm.topic_settings = {
+        "flush": swarm.flush,
+        "flush.ms": str(random.choice((20, 300))),
+        "segment.bytes": str(random.choice((6_000, 30_000, 1 << 20))),
+        "index.interval.bytes": str(random.choice((1, 200, 4096))),
+        "retention.ms": "-1",
+    }
+    return swarm
+
+
+class Faults:
+    """Lets the faults of a swarm strike until it is told to end."""
+
+    def __init__(self, world: World, cluster: Cluster, swarm: Swarm) -> None:
+        self._world = world
+        self._cluster = cluster
+        self._swarm = swarm
+        self._over = False
+        self.struck = 0
+        self._strikes: dict[str, Callable[[Random], object]] = {
+            "kill": self._kill,
+            "power": self._cut_power,
+            "pause": self._pause,
+            "stop": lambda random: self._node(random).stop(),
+            "partition": partial(self._partition, both=True),
+            "one-way": partial(self._partition, both=False),
+            "break": self._break,
+            "slow-network": self._slow_network,
+            "slow-flush": self._slow_flush,
+            "failed-flush": lambda random: self._node(random).fail_flush(),
+            "full-disk": self._fill_disk,
+            "clock": self._jump_clock,
+        }
+        assert tuple(self._strikes) == KINDS
+
+    def start(self) -> None:
+        """Begin."""
+        for kind in self._swarm.every_ms:
+            self._later(kind)
+
+    def end(self) -> None:
+        """Strike no more, and make good what was done."""
+        self._over = True
+        self._swarm.network.slow_share = 0.0
+        self._cluster.heal()
+
+    def _later(self, kind: str) -> None:
+        random = self._world.stream(f"fault {kind}")
+        delay_ms = random.expovariate(1.0) * self._swarm.every_ms[kind]
+        self._world.later(delay_ms, f"fault {kind}", partial(self._strike, kind, random))
+
+    def _strike(self, kind: str, random: Random) -> None:
+        if not self._over:
+            self.struck += 1
+            self._strikes[kind](random)
+            self._later(kind)
+
+    def _undo_later(self, what: str, delay_ms: float, undo: Callable[[], object]) -> None:
+        self._world.later(delay_ms, f"end of {what}", lambda: None if self._over else undo())
+
+    def _node(self, random: Random) -> SimNode:
+        return random.choice(self._cluster.nodes)
+
+    def _trace(self, text: str) -> None:
+        self._world.trace("fault", text)
+
+    # ---- nodes
+
+    def _kill(self, random: Random) -> None:
+        self._node(random).kill(random.choice((0.0, 100.0, 1_000.0)))
+
+    def _cut_power(self, random: Random) -> None:
+        """Half of the time while something is being flushed, when there is most to lose."""
+        self._ambush(self._node(random), _AMBUSH_TRIES if random.choice((True, False)) else 0)
+
+    def _ambush(self, node: SimNode, tries: int) -> None:
+        if tries == 0 or (node.life is not None and node.life.flusher.busy):
+            node.cut_power()
+        elif not self._over:
+            self._world.later(_AMBUSH_MS, "ambush", partial(self._ambush, node, tries - 1))
+
+    def _pause(self, random: Random) -> None:
+        node = self._node(random)
+        node.pause()
+        self._undo_later("pause", random.choice((20.0, 500.0, 3_000.0)), node.resume)
+
+    def _jump_clock(self, random: Random) -> None:
+        node = self._node(random)
+        node.clock.skew_ms += random.uniform(-5_000.0, 5_000.0)
+        self._trace(f"the wall clock of {node.name} jumps")
+
+    # ---- disks
+
+    def _slow_flush(self, random: Random) -> None:
+        node = self._node(random)
+        node.flushing.slow_share = random.choice((0.05, 0.5))
+        self._trace(f"the disk of {node.name} is slow")
+        undo = partial(setattr, node.flushing, "slow_share", 0.0)
+        self._undo_later("slow disk", random.uniform(100.0, 3_000.0), undo)
+
+    def _fill_disk(self, random: Random) -> None:
+        node = self._node(random)
+        total, free = node.disk.space("")
+        node.disk.capacity_bytes = total - free + random.choice((0, 100, 5_000))
+        self._trace(f"the disk of {node.name} is full")
+        undo = partial(setattr, node.disk, "capacity_bytes", None)
+        self._undo_later("full disk", random.uniform(100.0, 2_000.0), undo)
+
+    # ---- network
+
+    def _partition(self, random: Random, *, both: bool) -> None:
+        network = self._cluster.network
+        hosts = network.hosts()
+        cut_off = [host for host in hosts if random.random() < _CUT_OFF_SHARE] or [random.choice(hosts)]
+        pairs = [(one, other) for one in cut_off for other in hosts if other not in cut_off]
+        if not both and random.choice((True, False)):
+            pairs = [(other, one) for one, other in pairs]
+        if both:
+            pairs += [(other, one) for one, other in pairs]
+        self._trace(f"{'nothing passes between' if both else 'one way is cut between'} {cut_off} and the others")
+        for pair in pairs:
+            network.block(*pair)
+
+        def undo() -> None:
+            self._trace(f"{cut_off} can be reached again")
+            for pair in pairs:
+                network.unblock(*pair)
+
+        self._undo_later("partition", random.choice((100.0, 1_000.0, 4_000.0)), undo)
+
+    def _break(self, random: Random) -> None:
+        connections = self._cluster.network.connections()
+        if connections:
+            connection = random.choice(connections)
+            self._trace(f"{connection!r} breaks")
+            connection.break_both()
+
+    def _slow_network(self, random: Random) -> None:
+        conditions = self._swarm.network
+        conditions.slow_share = random.choice((0.01, 0.2))
+        conditions.slow_ms = random.choice((50.0, 1_000.0))
+        self._trace("the network is slow")
+        undo = partial(setattr, conditions, "slow_share", 0.0)
+        self._undo_later("slow network", random.uniform(200.0, 3_000.0), undo)

@@ -1,0 +1,230 @@
+"""What must always hold, by the numbers of the project's list: S after each event, E at the end, H by what clients saw.
+
+A checker that looks into nodes looks only at the one whose reactor has just run, and only at what has changed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..log.batch import MAX_SEQUENCE, read_header
+from . import probe
+from .history import Fate
+from .log_model import LogModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..log.partition_log import PartitionLog
+    from ..quorum.image import MetadataImage
+    from .cluster import Cluster, SimNode
+    from .history import History, Partition
+    from .world import World
+
+
+class Invariant:
+    """Something that must hold in a run. Tell ``world.violated`` when it does not."""
+
+    NAME = ""
+
+    def __init__(self, world: World, cluster: Cluster, history: History) -> None:
+        self.world = world
+        self.cluster = cluster
+        self.history = history
+
+    def after_pass(self, node: SimNode) -> None:
+        """The node's reactor has run a pass."""
+
+    def at_end(self) -> None:
+        """All is healed, and everything has been read."""
+
+    def violated(self, text: str) -> None:
+        """It does not hold."""
+        self.world.violated(self.NAME, text)
+
+
+class HighWatermarks(Invariant):
+    """6 and 7, as far as one node shows them: a high watermark covers what is flushed, and does not go back."""
+
+    NAME = "6 high watermark"
+
+    def __init__(self, world: World, cluster: Cluster, history: History) -> None:
+        super().__init__(world, cluster, history)
+        self._seen: dict[tuple[str, int, str], int] = {}
+
+    def after_pass(self, node: SimNode) -> None:
+        """Look at each partition's."""
+        for replica in probe.replicas(node):
+            key = (node.name, node.lives, replica.name)
+            mark = replica.high_watermark
+            if self._seen.get(key) == mark:
+                continue
+            before, self._seen[key] = self._seen.get(key, -1), mark
+            where = f"{replica.name} on {node.name}"
+            if mark < before:
+                self.violated(f"{where} went back from {before} to {mark}")
+            if not replica.log.log_start_offset <= mark <= replica.log.log_end_offset:
+                self.violated(f"{where} is {mark}, the log {replica.log.log_start_offset} to its end")
+            if replica.flush == "ack" and mark > max(replica.log.flushed_offset, replica.log.log_start_offset):
+                self.violated(f"{where} is {mark}, and only what is below {replica.log.flushed_offset} is flushed")
+
+
+class Epochs(Invariant):
+    """2: epochs of leaders, partitions and nodes never go back, and a restarted node still knows them."""
+
+    NAME = "2 epochs"
+
+    def __init__(self, world: World, cluster: Cluster, history: History) -> None:
+        super().__init__(world, cluster, history)
+        self._images: dict[str, MetadataImage] = {}
+        self._highest: dict[tuple[str, str], int] = {}
+
+    def after_pass(self, node: SimNode) -> None:
+        """Look at the image, if it is another than before."""
+        image = probe.image(node)
+        if image is None or self._images.get(node.name) is image or not node.ready:
+            return
+        self._images[node.name] = image
+        self._note(node, "metadata", image.end_offset)
+        for broker in image.nodes.values():
+            self._note(node, f"epoch of node {broker.node_id}", broker.epoch)
+        for topic in image.topics.values():
+            for index, state in enumerate(topic.partitions):
+                self._note(node, f"leader epoch of {topic.topic_id}-{index}", state.leader_epoch)
+                self._note(node, f"partition epoch of {topic.topic_id}-{index}", state.partition_epoch)
+
+    def _note(self, node: SimNode, what: str, value: int) -> None:
+        key = (node.name, what)
+        before = self._highest.get(key, -1)
+        if value < before:
+            self.violated(f"{what} on {node.name} went back from {before} to {value}")
+        self._highest[key] = value
+
+
+class Recovery(Invariant):
+    """21: what is recovered is an exact beginning of what was written, with all that was flushed in it, and all that is
+    derived from it equals what a full scan finds.
+    """
+
+    NAME = "21 recovery"
+
+    def __init__(self, world: World, cluster: Cluster, history: History) -> None:
+        super().__init__(world, cluster, history)
+        self._before: dict[tuple[str, str], tuple[list[bytes], int, int]] = {}
+        self._opened: dict[tuple[str, str], PartitionLog] = {}
+        for node in cluster:
+            node.on_death.append(self._note)
+
+    def _note(self, node: SimNode) -> None:
+        for replica in probe.replicas(node):
+            log = replica.log
+            start = log.log_start_offset
+            self._before[node.name, replica.name] = (probe.batches(log, start), log.flushed_offset, start)
+
+    def after_pass(self, node: SimNode) -> None:
+        """Look at each log that was just opened."""
+        for replica in probe.replicas(node):
+            key = (node.name, replica.name)
+            if self._opened.get(key) is replica.log:
+                continue
+            self._opened[key] = replica.log
+            if (before := self._before.pop(key, None)) is not None:
+                self._compare(f"{replica.name} on {node.name}", replica.log, before, whole=not node.lost_power)
+            self.check_derived(f"{replica.name} on {node.name}", replica.log)
+
+    def _compare(self, where: str, log: PartitionLog, before: tuple[list[bytes], int, int], *, whole: bool) -> None:
+        written, flushed, start = before
+        if log.log_start_offset > start:
+            self.violated(f"{where} began at {start} and begins at {log.log_start_offset}")
+        found = probe.batches(log, start)
+        for old, new in zip(written, found, strict=False):
+            if old != new:
+                self.violated(f"{where} has {read_header(new)} instead of {read_header(old)}")
+        if log.log_end_offset < flushed:
+            self.violated(f"{where} was flushed up to {flushed} and ends at {log.log_end_offset}")
+        if whole and len(found) < len(written):
+            self.violated(f"{where} had {len(written)} batches and has {len(found)}, though the machine was never off")
+
+    def check_derived(self, where: str, log: PartitionLog) -> None:
+        """Hold epochs and producers against a full scan."""
+        model = LogModel()
+        model.batches = probe.batches(log, log.log_start_offset)
+        if log.epochs.entries() != model.epochs():
+            self.violated(f"{where} knows the epochs {log.epochs.entries()}, and a scan finds {model.epochs()}")
+        if log.log_start_offset == 0 and log.producers.entries() != model.producers():
+            self.violated(f"{where} knows the producers {log.producers.entries()}, a scan finds {model.producers()}")
+
+    def at_end(self) -> None:
+        """Look at all once more."""
+        for node in self.cluster:
+            for replica in probe.replicas(node):
+                self.check_derived(f"{replica.name} on {node.name}", replica.log)
+
+
+class Sequences(Invariant):
+    """15: in a log, the sequences of a producer's epoch follow one another, and its epochs never go back."""
+
+    NAME = "15 sequences"
+
+    def at_end(self) -> None:
+        """Look through every log."""
+        for node in self.cluster:
+            for replica in probe.replicas(node):
+                log = replica.log
+                self._check(f"{replica.name} on {node.name}", probe.batches(log, log.log_start_offset))
+
+    def _check(self, where: str, batches: Sequence[bytes]) -> None:
+        last: dict[int, tuple[int, int]] = {}
+        for batch in batches:
+            header = read_header(batch)
+            if not header.has_producer_id:
+                continue
+            epoch, sequence = last.get(header.producer_id, (-1, -1))
+            expected = 0 if header.producer_epoch > epoch else (sequence + 1) & MAX_SEQUENCE
+            if header.producer_epoch < epoch or header.base_sequence != expected:
+                self.violated(f"{where} has {header}, and the sequence before it is {sequence} of epoch {epoch}")
+            last[header.producer_id] = (header.producer_epoch, header.last_sequence)
+
+
+class Acked(Invariant):
+    """H11 and H13: after healing everything acked is read, where it was acked; one producer's records do not swap."""
+
+    NAME = "H11 acked"
+
+    def __init__(self, world: World, cluster: Cluster, history: History, *, acks: Sequence[int]) -> None:
+        super().__init__(world, cluster, history)
+        self._acks = acks
+        """With which acks a record is safe from the faults of this run."""
+
+    def at_end(self) -> None:
+        """Compare what was sent with what was read."""
+        history = self.history
+        places = {value: place for place, value in self._read_in_order()}
+        for value, fate in history.fates.items():
+            if fate is not Fate.ACKED or history.sent[value].acks not in self._acks:
+                continue
+            place = places.get(value)
+            if place is None:
+                offset = history.offsets.get(value)
+                self.violated(f"{value!r} was acked at offset {offset} of {history.sent[value].partition} and is lost")
+            elif place[1] != history.offsets.get(value, place[1]):
+                self.violated(f"{value!r} was acked at offset {history.offsets[value]} and stands at {place}")
+
+    def _read_in_order(self) -> list[tuple[tuple[Partition, int], bytes]]:
+        found = []
+        for partition, values in self.history.read.items():
+            numbers: dict[str, int] = {}
+            for offset, value in sorted(values.items()):
+                found.append(((partition, offset), value))
+                sent = self.history.sent.get(value)
+                if sent is None:
+                    continue  # noted when it was read
+                if sent.number <= numbers.get(sent.producer, -1):
+                    before = numbers[sent.producer]
+                    self.violated(f"H13: record {sent.number} of {sent.producer} stands behind {before} in {partition}")
+                numbers[sent.producer] = sent.number
+        return found
+
+
+ALWAYS: tuple[type[Invariant], ...] = (HighWatermarks, Epochs, Recovery, Sequences)
+"""Every run is held against these; those that depend on the run are added by it."""

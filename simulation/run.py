@@ -1,0 +1,220 @@
+"""One run of the simulator: a phase with faults, in which nothing may go wrong, and one in which all must go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..transport.messages import CreateTopicsRequest, NewTopic
+from . import probe
+from .administration import MetadataWorkload
+from .client import SimClient
+from .cluster import Cluster, LogCapture
+from .faults import Faults, draw
+from .history import Fate, History
+from .invariants import ALWAYS, Acked, Invariant
+from .network import SimNetwork
+from .producing import ProducerWorkload
+from .workloads import ConsumerWorkload, FinalReader, Workload
+from .world import ViolationError, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .client import Outcome
+    from .faults import Plan
+    from .history import Partition
+
+_SETUP_MS = 30_000.0
+_LIVENESS_MS = 60_000.0
+_SETTLE_MS = 2_000.0
+"""With acks=1 a record is acked before it is flushed, and read only after that."""
+_TOPIC = "data"
+
+
+class Result(NamedTuple):
+    """What came of a run."""
+
+    plan: Plan
+    violation: ViolationError | None
+    trace_hash: str
+    counts: Counts
+
+
+@dataclass
+class Counts:
+    """How much a run has tried: one that did next to nothing shows nothing."""
+
+    events: int = 0
+    messages: int = 0
+    faults: int = 0
+    lives: int = 0
+    acked: int = 0
+    failed: int = 0
+    unknown: int = 0
+    reads: int = 0
+    operations: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Add another run's."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{value} {name}" for name, value in vars(self).items())
+
+
+def run(plan: Plan, on_trace: Callable[[str], None] | None = None) -> Result:
+    """Run a plan to its end, or to its first violation."""
+    simulation = Simulation(plan, on_trace)
+    violation: ViolationError | None = None
+    try:
+        simulation.run()
+    except ViolationError as error:
+        violation = error
+    except Exception as error:  # noqa: BLE001 - whatever it is, nobody expected it, and the seed leads there again
+        what = f"{type(error).__name__}: {error}"
+        violation = ViolationError("exception", what, simulation.world.now_ms)
+        violation.__cause__ = error
+    return Result(plan, violation, simulation.world.trace_hash(), simulation.counts())
+
+
+class Simulation:
+    """One run."""
+
+    def __init__(self, plan: Plan, on_trace: Callable[[str], None] | None = None) -> None:
+        self.plan = plan
+        self.swarm = swarm = draw(plan)
+        self.world = World(plan.seed, on_trace)
+        self.network = SimNetwork(self.world, swarm.network)
+        self.cluster = Cluster(self.world, self.network, swarm.nodes, swarm.settings)
+        self.history = History(self.world)
+        self.faults = Faults(self.world, self.cluster, swarm)
+        self.partitions: list[Partition] = [(_TOPIC, index) for index in range(swarm.partitions)]
+        self.workloads: list[Workload] = []
+        # Without flush=ack the fewest records survive a power cut; faults that lose them are then off.
+        safe_acks = (-1,) if {"power", "failed-flush"} & swarm.every_ms.keys() or swarm.nodes > 1 else (-1, 1)
+        self.invariants: list[Invariant] = [cls(self.world, self.cluster, self.history) for cls in ALWAYS]
+        self.invariants.append(Acked(self.world, self.cluster, self.history, acks=safe_acks))
+        self._nodes = {node.name: node for node in self.cluster}
+        self.world.after_event.append(self._check)
+
+    def _check(self) -> None:
+        node = self._nodes.get(self.world.ran)
+        if node is not None:
+            for invariant in self.invariants:
+                invariant.after_pass(node)
+
+    def run(self) -> None:
+        """Both phases. Raises ViolationError."""
+        with LogCapture(self.world):
+            self.world.trace("seed", f"{self.plan}: {self.swarm.nodes} nodes, faults {self.swarm.every_ms}")
+            self.cluster.start()
+            self._set_up()
+            self._make_workloads()
+            for workload in self.workloads:
+                workload.start()
+            self.faults.start()
+            self.world.run_until(self.world.now_ms + self.swarm.safety_ms)
+            self._heal()
+            for invariant in self.invariants:
+                invariant.at_end()
+            self.world.check()
+
+    def _client(self, name: str) -> SimClient:
+        return SimClient(self.world, self.network, name, self.cluster.addresses)
+
+    # ---- the phase before
+
+    def _set_up(self) -> None:
+        """Create the topic that is written to, before anything goes wrong."""
+        client = self._client("setup")
+        configs = sorted(self.swarm.topic_settings.items())
+        replicas = min(3, self.swarm.nodes)
+        request = CreateTopicsRequest([NewTopic(_TOPIC, self.swarm.partitions, replicas, configs)], 5_000)
+        done: list[bool] = []
+
+        def created(outcome: Outcome) -> None:
+            codes = [result.error_code for result in outcome.body.topics] if outcome.body else [-1]
+            if codes in ([0], [36]):
+                done.append(True)
+            else:
+                self.world.later(200.0, "setup again", ask)
+
+        def ask() -> None:
+            client.ask(client.any_address(), request, created, (), 6_000.0)
+
+        ask()
+        self._wait("setup", lambda: "" if done else "the topic is not there", _SETUP_MS)
+
+    def _make_workloads(self) -> None:
+        swarm, history = self.swarm, self.history
+        all_acks = self.world.stream("acks").random() < 0.7  # noqa: PLR2004 - most runs look at what must not be lost
+        for number in range(swarm.producers):
+            client = self._client(f"producer{number}")
+            self._add("producers", ProducerWorkload(client, history, self.partitions, all_acks=all_acks))
+        for number in range(swarm.consumers):
+            self._add("consumers", ConsumerWorkload(self._client(f"consumer{number}"), history, self.partitions))
+        for number in range(swarm.administrators):
+            client = self._client(f"admin{number}")
+            self._add("administrators", MetadataWorkload(client, history, replicas=min(3, swarm.nodes)))
+
+    def _add(self, kind: str, workload: Workload) -> None:
+        if kind not in self.plan.without:
+            self.workloads.append(workload)
+
+    # ---- the phase after
+
+    def _heal(self) -> None:
+        """All faults end, and in bounded time everything is answered and in sync again (invariant 22)."""
+        self.world.trace("heal", "all faults end")
+        self.faults.end()
+        for workload in self.workloads:
+            workload.quiesce()
+        self._wait("22 liveness", self._unfinished, _LIVENESS_MS)
+        self.world.run_until(self.world.now_ms + _SETTLE_MS)
+        reader = FinalReader(self._client("reader"), self.history, self.partitions)
+        reader.start()
+        self._wait("22 liveness", lambda: reader.busy, _LIVENESS_MS)
+        for workload in self.workloads:
+            if isinstance(workload, MetadataWorkload):
+                seen: list[bool] = []
+                workload.check_all(lambda seen=seen: seen.append(True))  # type: ignore[misc]
+                self._wait("22 liveness", lambda seen=seen: "" if seen else "metadata", _LIVENESS_MS)  # type: ignore[misc]
+
+    def _unfinished(self) -> str:
+        for workload in self.workloads:
+            if workload.busy:
+                return f"{workload.name} waits for {workload.busy}"
+        return self._out_of_sync()
+
+    def _out_of_sync(self) -> str:
+        for node in self.cluster:
+            image = probe.image(node) if node.ready else None
+            if image is None:
+                return f"{node.name} is not ready"
+            for topic in image.topics.values():
+                for index, state in enumerate(topic.partitions):
+                    if state.leader < 0 or set(state.isr) != set(state.replicas):
+                        return f"{topic.name}-{index} has leader {state.leader} and ISR {state.isr} of {state.replicas}"
+        return ""
+
+    def _wait(self, invariant: str, unfinished: Callable[[], str], limit_ms: float) -> None:
+        if not self.world.run_while(lambda: bool(unfinished()), limit_ms):
+            self.world.violated(invariant, f"{limit_ms / 1000:.0f} s after the last fault: {unfinished()}")
+            self.world.check()
+
+    def counts(self) -> Counts:
+        """How much was tried."""
+        fates: Sequence[Fate] = list(self.history.fates.values())
+        return Counts(
+            events=self.world.events,
+            messages=self.network.messages,
+            faults=self.faults.struck,
+            lives=sum(node.lives for node in self.cluster),
+            acked=fates.count(Fate.ACKED),
+            failed=fates.count(Fate.FAILED),
+            unknown=fates.count(Fate.UNKNOWN),
+            reads=self.history.reads,
+            operations=self.history.operations,
+        )

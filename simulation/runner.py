@@ -1,0 +1,137 @@
+"""Runs many seeds in processes, tells of the first that fails, shrinks it, and says how to see it again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from .faults import Plan
+from .mutations import MUTATIONS, SEEDS_EACH
+from .run import Counts, Result, run
+from .shrink import shrink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+TWICE_EVERY = 100
+"""One seed in so many runs twice, the second time in a process with other hashes, and must leave the same trace."""
+PROGRESS_EVERY = 50
+COMMAND = "python -m zmqbroker.simulation"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A run that failed, fit to be sent between processes."""
+
+    plan: Plan
+    violation: str
+    smallest: Plan
+    smallest_violation: str
+
+    def __str__(self) -> str:
+        """Say what failed and how to see it."""
+        lines = [f"seed {self.plan.seed} FAILED: {self.violation}", f"  replay:   {COMMAND} {self.plan}"]
+        if self.smallest != self.plan:
+            lines += [f"  smallest: {COMMAND} {self.smallest}", f"            {self.smallest_violation}"]
+        return "\n".join(lines)
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)  # noqa: T201 - a program's output
+
+
+def try_plan(plan: Plan, *, shrinking: bool = True, announce: bool = False) -> Finding | Counts:
+    """Run a plan; what it tried, or what it found."""
+    if announce:
+        say(f"seed {plan.seed}")
+    result = run(plan)
+    if result.violation is None and plan.seed % TWICE_EVERY == TWICE_EVERY - 1:
+        again = hash_elsewhere(plan)
+        if again != result.trace_hash:
+            text = f"not deterministic: the trace has the hash {result.trace_hash}, and in another process {again}"
+            return Finding(plan, text, plan, text)
+    if result.violation is None:
+        return result.counts
+    smallest = shrink(result, run) if shrinking else result
+    return Finding(plan, str(result.violation), smallest.plan, str(smallest.violation))
+
+
+def hash_elsewhere(plan: Plan) -> str:
+    """The trace's hash of a plan that is run in another process, in which strings have other hashes."""
+    environment = {**os.environ, "PYTHONHASHSEED": str(plan.seed + 1)}
+    command = [sys.executable, "-m", "zmqbroker.simulation", *str(plan).split(), "--hash-only"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() or done.stderr
+
+
+def _work(plan: Plan) -> Finding | Counts:
+    return try_plan(plan, announce=True)
+
+
+def run_seeds(plans: Sequence[Plan], jobs: int) -> int:
+    """Run all plans, up to the first that fails; the exit code."""
+    total = Counts()
+    for number, outcome in enumerate(_outcomes(plans, jobs), 1):
+        if isinstance(outcome, Finding):
+            say(str(outcome))
+            return 1
+        total.add(outcome)
+        if number % PROGRESS_EVERY == 0 or number == len(plans):
+            say(f"{number} of {len(plans)} seeds are well: {total}")
+    return 0
+
+
+def _outcomes(plans: Sequence[Plan], jobs: int) -> Iterator[Finding | Counts]:
+    if jobs == 1:
+        yield from map(_work, plans)
+        return
+    with get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(_work, plans)
+
+
+def replay(plan: Plan) -> int:
+    """Run one plan with a trace to be read; the exit code."""
+    result = run(plan, say)
+    say(f"{result.counts}; trace {result.trace_hash}")
+    if result.violation is None:
+        return 0
+    say(f"FAILED: {result.violation}")
+    return 1
+
+
+def find_mutation(name: str, plans: Sequence[Plan], run_plan: Callable[[Plan], Result] = run) -> Result | None:
+    """The first run that notices that a safety rule is gone; None if all are well without it."""
+    with MUTATIONS[name].applied():
+        for plan in plans:
+            result = run_plan(plan)
+            if result.violation is not None:
+                return result
+    return None
+
+
+def run_mutations(names: Sequence[str], nodes_max: int, start: int) -> int:
+    """Take away each safety rule in turn; some seed has to notice. The exit code."""
+    unnoticed = 0
+    for name in names:
+        mutation = MUTATIONS[name]
+        if mutation.nodes_min > nodes_max:
+            say(f"{name}: left out, it takes {mutation.nodes_min} nodes")
+            continue
+        plans = [Plan(seed, nodes_max=nodes_max) for seed in range(start, start + SEEDS_EACH)]
+        found = find_mutation(name, plans)
+        if found is None:
+            unnoticed += 1
+            say(f"{name}: NOT NOTICED by {SEEDS_EACH} seeds: {mutation.rule}")
+        else:
+            say(f"{name}: seed {found.plan.seed}: {found.violation}")
+    return 1 if unnoticed else 0
+
+
+def plans_from(plan: Plan, count: int) -> list[Plan]:
+    """So many plans, with the seeds from the given one's on."""
+    return [replace(plan, seed=plan.seed + number) for number in range(count)]

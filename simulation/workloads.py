@@ -1,0 +1,200 @@
+"""What the clients of a simulation do. Each records what it does and what it knows of the outcome."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import OffsetOutOfRangeError
+from ..log.batch import read_header
+from ..log.plain_records import decode_batch
+from ..transport.messages import FetchRequest, PartitionFetch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..transport.messages import PartitionFetched
+    from .client import Outcome, SimClient
+    from .history import History, Partition
+
+_BACKOFF_MS = (20.0, 200.0)
+_PARTITION_BYTES = 64 * 1024
+
+
+class Workload(Protocol):
+    """What one client does."""
+
+    name: str
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def quiesce(self) -> None:
+        """Begin nothing new; what has begun goes on until it is answered."""
+        ...
+
+    @property
+    def busy(self) -> str:
+        """What it still waits for; empty: nothing."""
+        ...
+
+
+def topic_entry(partition: Partition) -> str:
+    """A partition's name, for people."""
+    return f"{partition[0]}-{partition[1]}"
+
+
+class Reader:
+    """Reads one partition from its beginning, and never skips or goes back unless it says so (invariant 14)."""
+
+    def __init__(self, client: SimClient, history: History, partition: Partition) -> None:
+        self.client = client
+        self.partition = partition
+        self.position = 0
+        self.high_watermark = -1
+        """Of the last fetch."""
+        self._history = history
+
+    def request(self, max_wait_ms: int) -> FetchRequest | None:
+        """The next fetch; None if no leader is known."""
+        leader = self.client.leader(*self.partition)
+        if leader is None:
+            return None
+        entry = PartitionFetch(*self.partition, self.position, _PARTITION_BYTES, leader[1])
+        return FetchRequest(max_wait_ms, 1, _PARTITION_BYTES, [entry])
+
+    def take(self, outcome: Outcome) -> bool:
+        """Take in what was fetched; False if there was an error, and metadata should be refreshed."""
+        if outcome.body is None:
+            return False
+        (state,) = outcome.body.partitions
+        if state.error_code:
+            self._check_error(state)
+            return False
+        self.high_watermark = state.high_watermark
+        self._history.operations += 1
+        data = outcome.frames[0]
+        position = 0
+        while position < len(data):
+            header = read_header(data, position)
+            for record in decode_batch(data[position : position + header.size]):
+                self._take_record(record.offset, record.value or b"")
+            position += header.size
+        return True
+
+    def _take_record(self, offset: int, value: bytes) -> None:
+        if offset < self.position:
+            return  # the batch began before the position that was asked for
+        world, name = self.client.world, topic_entry(self.partition)
+        if offset != self.position:
+            world.violated("H14", f"{self.client.name} asked {name} for {self.position} and got {offset}")
+        if offset >= self.high_watermark:
+            text = f"{self.client.name} read {offset} of {name}, whose high watermark is {self.high_watermark}"
+            world.violated("H10", text)
+        self._history.note_read(self.partition, offset, value)
+        self.position = offset + 1
+
+    def _check_error(self, state: PartitionFetched) -> None:
+        if state.error_code == OffsetOutOfRangeError.code:
+            text = f"{self.client.name} has read {topic_entry(self.partition)} up to {self.position} and now hears: "
+            self.client.world.violated("H14", text + str(state.error_message))
+
+
+class ConsumerWorkload:
+    """Reads partitions, each from a place of its own, and now and then goes back to an earlier one."""
+
+    def __init__(self, client: SimClient, history: History, partitions: Sequence[Partition]) -> None:
+        self.name = client.name
+        self._client = client
+        self._random = client.world.stream(f"{client.name}/work")
+        self._readers = [Reader(client, history, partition) for partition in partitions]
+        self._think_ms = self._random.choice((5.0, 20.0, 100.0))
+        self._seek_share = self._random.choice((0.0, 0.02, 0.2))
+        self._quiet = False
+        self._waiting = 0
+
+    def start(self) -> None:
+        """Begin to read all partitions."""
+        for reader in self._readers:
+            self._later(reader, self._random.uniform(0.0, 100.0))
+
+    def quiesce(self) -> None:
+        """Read no more."""
+        self._quiet = True
+
+    @property
+    def busy(self) -> str:
+        """Fetches that are not answered."""
+        return f"{self._waiting} fetches" if self._waiting else ""
+
+    def _later(self, reader: Reader, delay_ms: float) -> None:
+        self._client.world.later(delay_ms, f"{self.name} think", partial(self._fetch, reader))
+
+    def _fetch(self, reader: Reader) -> None:
+        if self._quiet:
+            return
+        request = reader.request(max_wait_ms=self._random.choice((0, 100, 500)))
+        leader = self._client.leader(*reader.partition)
+        self._waiting += 1
+        if request is None or leader is None:
+            self._client.refresh(partial(self._refreshed, reader))
+        else:
+            self._client.ask(leader[0], request, partial(self._fetched, reader))
+
+    def _refreshed(self, reader: Reader) -> None:
+        self._waiting -= 1
+        self._later(reader, self._random.uniform(*_BACKOFF_MS))
+
+    def _fetched(self, reader: Reader, outcome: Outcome) -> None:
+        if not reader.take(outcome):
+            self._client.refresh(partial(self._refreshed, reader))
+            return
+        self._waiting -= 1
+        if self._random.random() < self._seek_share:
+            reader.position = self._random.randint(0, reader.position)
+        self._later(reader, self._random.expovariate(1.0) * self._think_ms)
+
+
+class FinalReader:
+    """Reads partitions whole, once all faults are over."""
+
+    def __init__(self, client: SimClient, history: History, partitions: Sequence[Partition]) -> None:
+        self.name = client.name
+        self._client = client
+        self._open = [Reader(client, history, partition) for partition in partitions]
+        self._asking = False
+
+    def start(self) -> None:
+        """Begin."""
+        self._next()
+
+    def quiesce(self) -> None:
+        """It ends by itself."""
+
+    @property
+    def busy(self) -> str:
+        """What is not read to its end."""
+        return ", ".join(topic_entry(reader.partition) for reader in self._open)
+
+    def _next(self) -> None:
+        if not self._open:
+            return
+        reader = self._open[0]
+        request, leader = reader.request(max_wait_ms=0), self._client.leader(*reader.partition)
+        if request is None or leader is None:
+            self._refresh()
+        else:
+            self._client.ask(leader[0], request, partial(self._fetched, reader))
+
+    def _refresh(self) -> None:
+        wait_ms = self._client.random.uniform(*_BACKOFF_MS)
+        self._client.world.later(wait_ms, f"{self.name} refresh", partial(self._client.refresh, self._next))
+
+    def _fetched(self, reader: Reader, outcome: Outcome) -> None:
+        if not reader.take(outcome):
+            self._refresh()
+            return
+        if reader.position >= reader.high_watermark:
+            self._open.remove(reader)
+        self._next()
