@@ -15,7 +15,7 @@ import pykka
 from pykka import ActorDeadError
 
 from .future import ReactorFuture
-from .mailbox import Drained, Mailbox, Scheduler
+from .mailbox import TURN_MESSAGES_MAX, Drained, Mailbox, Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -163,11 +163,11 @@ class ReactorActor(pykka.Actor):
         self.reactor.schedule(self)
 
     def take_turn(self) -> int:
-        """Start, or handle the next messages; return how many. For the reactor alone."""
+        """Start, or handle the next messages; return how many these count as. For the reactor alone."""
         if not self._started:
             self._started = True
             self._actor_loop_setup()
-            return 1
+            return TURN_MESSAGES_MAX  # a start may open files: a thousand of them must not hold up the I/O
         self.actor_inbox.begin_turn(with_hook=self._has_turn_end)
         try:  # noqa: SIM105  suppress() costs as much as half a message
             self._actor_loop_running()

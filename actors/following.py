@@ -81,9 +81,8 @@ class Following:
         self._position = position
         address = fetcher_address(self._leader)
         if not replica.reactor.tell(address, Follow(position)):
-            fetcher = replica.reactor.spawn(
-                ReplicaFetcher, replica.context, self._leader, address=address, supervised=True
-            )
+            # Not supervised: one that fails tells its followers, and the first of them makes the next one.
+            fetcher = replica.reactor.spawn(ReplicaFetcher, replica.context, self._leader, address=address)
             fetcher.tell(Follow(position))
 
     def take(self, message: Replicated) -> None:

@@ -23,7 +23,13 @@ from ..log.staging import Appended
 from ..log.validation import check_batch
 from ..quorum.in_sync import RETRY_MS, InSync
 from ..transport.messages import ACKS_ALL, LATEST, PartitionProduced
-from ..transport.peer_messages import AlterPartitionReply, AlterPartitionRequest, PartitionChange, ReplicaState
+from ..transport.peer_messages import (
+    AlterPartitionReply,
+    AlterPartitionRequest,
+    PartitionChange,
+    PartitionChanged,
+    ReplicaState,
+)
 from .commands import Answer, Append, ControllerCall, Refusal, tell_back
 from .context import CONTROLLER
 from .leader_checks import check_in_sync
@@ -347,21 +353,22 @@ class Leading:
         if epoch != self._epoch:
             return
         self._asking = False
-        error = self._isr_error(message)
-        if error is not None:
+        result = self._isr_result(message)
+        unchanged = isinstance(result, PartitionChanged) and result.partition_epoch == partition_epoch
+        if isinstance(result, BrokerError):
             name = self._replica.name
-            logger.info("the ISR of %s is not changed: %s: %s", name, error.name, error.message)
-        refused = error is None or isinstance(error, IneligibleReplicaError)
+            logger.info("the ISR of %s is not changed: %s: %s", name, result.name, result.message)
+        refused = unchanged or isinstance(result, IneligibleReplicaError)
         self._in_sync.proposal_failed(partition_epoch, self._now_ms(), refused=refused)
         self._later(RETRY_MS)
 
     @staticmethod
-    def _isr_error(message: Answer | Refusal) -> BrokerError | None:
+    def _isr_result(message: Answer | Refusal) -> PartitionChanged | BrokerError:
         if isinstance(message, Refusal):
             return message.error
         assert isinstance(message.body, AlterPartitionReply)
         (result,) = message.body.partitions
-        return error_for(result.error_code, result.error_message) if result.error_code else None
+        return error_for(result.error_code, result.error_message) if result.error_code else result
 
     def _watch_lag(self) -> None:
         """Look at the followers now and then: one that has stopped to fetch does not say so."""

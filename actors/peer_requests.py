@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BrokerNotAvailableError, InvalidRequestError
+from ..errors import BrokerError, BrokerIdNotRegisteredError, BrokerNotAvailableError, InvalidRequestError
 from ..quorum.node_decisions import describe_cluster
 from ..transport.cluster_messages import DescribeClusterRequest
 from ..transport.internal_topics import OFFSETS_TOPIC
@@ -37,6 +37,17 @@ class HandedOnCall(Call):
         """The time that the request allows for waiting, and some more."""
         return float(getattr(request, "max_wait_ms", 0)) + super().timeout_ms(request)
 
+    def start(self) -> None:
+        """Hand the request on, or say why not."""
+        try:
+            self.hand_on()
+        except BrokerError as error:
+            self.fail(error)
+
+    def hand_on(self) -> None:
+        """Tell the actor. Raises a BrokerError."""
+        raise NotImplementedError
+
     def on_answer(self, answer: Answer) -> None:
         """Reply with what the actor said."""
         self.reply(answer.body, answer.frames if isinstance(answer, PeerAnswer) else None)
@@ -49,7 +60,7 @@ class HandedOnCall(Call):
 class QuorumRequestCall(HandedOnCall):
     """A request to the metadata quorum."""
 
-    def start(self) -> None:
+    def hand_on(self) -> None:
         """Ask the node's member of the quorum."""
         self.session.reactor.tell(QUORUM, QuorumCall(self.session.actor_ref, self, 0, self._request))
 
@@ -57,13 +68,17 @@ class QuorumRequestCall(HandedOnCall):
 class ReplicaFetchCall(HandedOnCall):
     """The fetch of another node, of all partitions that it follows here."""
 
-    def start(self) -> None:
+    def hand_on(self) -> None:
         """Ask the server of that node's fetches."""
         session = self.session
         request: ReplicaFetchRequest = self._request
-        if request.node_id == session.context.config.node_id:
+        me = session.context.config.node_id
+        if request.node_id == me:
             message = f"node {request.node_id} fetches from itself: two processes have one node id"
             raise InvalidRequestError(message)
+        if request.node_id not in session.context.image.nodes:
+            message = f"node {request.node_id} is not one of this cluster, as far as node {me} knows"
+            raise BrokerIdNotRegisteredError(message)
         address = replica_server_address(request.node_id)
         server = session.reactor.lookup(address)
         if server is None:
@@ -74,7 +89,7 @@ class ReplicaFetchCall(HandedOnCall):
 class ForwardCall(HandedOnCall):
     """A request for the controller that another node passes on (KIP-590)."""
 
-    def start(self) -> None:
+    def hand_on(self) -> None:
         """Ask the controller, if it is this node's."""
         inner = unwrapped(self._request)
         told = self.session.reactor.tell(CONTROLLER, ForwardedCall(self.session.actor_ref, self, 0, inner))
@@ -89,7 +104,7 @@ class ForwardCall(HandedOnCall):
 class GroupIdCall(HandedOnCall):
     """A ShareCoordinator of another node takes a group's id, or gives it back."""
 
-    def start(self) -> None:
+    def hand_on(self) -> None:
         """Ask the coordinator of consumer groups."""
         request = self._request
         session = self.session

@@ -70,11 +70,12 @@ from .quorum_files import QuorumFiles
 from .quorum_snapshots import QuorumSnapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ..quorum.kraft_types import LogRange
     from ..quorum.records import MetadataRecord
     from ..transport.message_base import Body, Request
+    from ..transport.quorum_messages import Voter
     from .context import NodeContext
     from .timers import Timer
 
@@ -83,6 +84,18 @@ logger = logging.getLogger(__name__)
 _READ_BYTES_MAX = 8 * 1024 * 1024
 """Of one answer, whatever was asked for."""
 _NO_LEADER = -1
+
+
+_HANDLERS: Mapping[type[Request], Callable[..., list[Effect]]] = {
+    VoteRequest: KraftMachine.handle_vote,
+    BeginQuorumEpochRequest: KraftMachine.handle_begin_epoch,
+    EndQuorumEpochRequest: KraftMachine.handle_end_epoch,
+    QuorumFetchRequest: KraftMachine.handle_fetch,
+    FetchSnapshotRequest: KraftMachine.handle_fetch_snapshot,
+    AddVoterRequest: KraftMachine.add_voter,
+    RemoveVoterRequest: KraftMachine.remove_voter,
+}
+"""What the machine does with a request; DescribeQuorum is answered by any node."""
 
 
 class Tick(Message):
@@ -146,14 +159,15 @@ class QuorumMember(ReactorActor):
         self._log_changed = False
         """Whether the machine has yet to hear that the log's end has moved."""
         self._timer: Timer | None = None
-        self._peers: dict[int, None] = {}
+        self._linked: dict[int, None] = {}
+        self._peers: list[int] = []
         nodes = {node.node_id: (node.host, node.port) for node in self._log.image.nodes.values()}
         context.was_member = self._files.me.node_id in nodes
         nodes.pop(self._files.me.node_id, None)
         if nodes:  # where the others are has to be known before a quorum can say what is committed
             self._tell(PEERS, KnownNodes(nodes))
         self._input(self.machine.start)
-        self._learn_peers(nodes)
+        self._set_peers(nodes)
         self._finish_turn()
 
     def on_receive(self, message: Any) -> None:
@@ -256,9 +270,7 @@ class QuorumMember(ReactorActor):
             case AppendLeaderChange(epoch, leader_id):
                 self._append([LeaderChange(leader_id, epoch)], epoch)
             case AppendVoters(epoch, voters):
-                self._append([SetVoters([(voter.node_id, voter.directory_id) for voter in voters])], epoch)
-                if self._leads_in == epoch:
-                    self._tell(CONTROLLER, StartLeading(epoch, self._log.image))
+                self._append_voters(epoch, voters)
             case AppendFetched(epoch, offset):
                 self._append_fetched(epoch, offset)
             case TruncateTo(offset):
@@ -306,6 +318,19 @@ class QuorumMember(ReactorActor):
             logger.error("%d metadata records were not appended: %s", len(message.records), error.message)  # noqa: TRY400
             self._tell(CONTROLLER, AppendRefused(message.epoch, self._log.image, error))
 
+    def _append_voters(self, epoch: int, voters: Sequence[Voter]) -> None:
+        leads = self._leads_in == epoch
+        try:
+            self._append([SetVoters([(voter.node_id, voter.directory_id) for voter in voters])], epoch)
+        except StorageError as error:
+            if not leads:  # a founder's own: it cannot begin
+                raise
+            logger.error("the voters were not changed: %s", error.message)  # noqa: TRY400 - the sentence says all
+            self._next(self.machine.voters_refused, error)
+            return
+        if leads:
+            self._tell(CONTROLLER, StartLeading(epoch, self._log.image))
+
     def _append_fetched(self, epoch: int, offset: int) -> None:
         assert self._received is not None, "batches are appended that did not come"
         asked, data = self._received
@@ -337,7 +362,7 @@ class QuorumMember(ReactorActor):
     def _publish(self) -> None:
         image = self._log.committed
         self._tell(METADATA_KEEPER, ImageCommitted(image))
-        self._learn_peers(image.nodes)
+        self._set_peers(image.nodes)
 
     def _submit(self, work: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
         """Have other threads do something, and go on with a message."""
@@ -402,43 +427,29 @@ class QuorumMember(ReactorActor):
             self._received = None
 
     def _on_link(self, message: PeerChanged) -> None:
-        match message.state:
-            case LinkState.UP:
-                self._learn_peers([message.node_id])
-                self._input(self.machine.peer_up, message.node_id)
-            case LinkState.REFUSED:
-                self._input(self.machine.peer_gone, message.node_id)
-            case LinkState.DOWN:
-                pass
+        node_id = message.node_id
+        if message.state is LinkState.UP:
+            self._linked[node_id] = None
+        else:
+            self._linked.pop(node_id, None)
+        self._set_peers(self._log.committed.nodes)
+        if message.state is LinkState.UP:
+            self._input(self.machine.peer_up, node_id)
+        elif message.state is LinkState.REFUSED:
+            self._input(self.machine.peer_gone, node_id)
 
-    def _learn_peers(self, node_ids: Iterable[int]) -> None:
-        """There are nodes that can be asked who leads."""
-        new = [node_id for node_id in node_ids if node_id not in self._peers and node_id != self._files.me.node_id]
-        if new:
-            self._peers.update(dict.fromkeys(new))
-            self._next(self.machine.peers_changed, list(self._peers))
+    def _set_peers(self, nodes: Iterable[int]) -> None:
+        """Say who can be asked who leads: the cluster's nodes, and whoever there is a link to."""
+        peers = sorted({*nodes, *self._linked} - {self._files.me.node_id})
+        if peers != self._peers:
+            self._peers = peers
+            self._next(self.machine.peers_changed, peers)
 
     def _on_call(self, call: QuorumCall) -> None:
-        request, machine = call.request, self.machine
-        match request:
-            case VoteRequest():
-                self._input(machine.handle_vote, request, call)
-            case BeginQuorumEpochRequest():
-                self._input(machine.handle_begin_epoch, request, call)
-            case EndQuorumEpochRequest():
-                self._input(machine.handle_end_epoch, request, call)
-            case QuorumFetchRequest():
-                self._input(machine.handle_fetch, request, call)
-            case FetchSnapshotRequest():
-                self._input(machine.handle_fetch_snapshot, request, call)
-            case AddVoterRequest():
-                self._input(machine.add_voter, request, call)
-            case RemoveVoterRequest():
-                self._input(machine.remove_voter, request, call)
-            case DescribeQuorumRequest():
-                self._describe(call)
-            case _:
-                assert False, f"the quorum was asked {request!r}"  # noqa: B011, PT015 - nobody passes it anything else
+        if isinstance(call.request, DescribeQuorumRequest):
+            self._describe(call)
+        else:
+            self._input(partial(_HANDLERS[type(call.request)], self.machine), call.request, call)
 
     def _describe(self, call: QuorumCall) -> None:
         """Answer, or have the leader answer."""

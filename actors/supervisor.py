@@ -112,7 +112,8 @@ class _Child:
 
     def sources(self) -> list[Connection | int]:
         """What to wait for: what the process says and, once all of that was read, its end."""
-        return [source for source in (self.messages, self.process and self.process.sentinel) if source is not None]
+        sources: list[Connection | int] = [] if self.messages is None else [self.messages]
+        return sources if self.process is None else [*sources, self.process.sentinel]
 
 
 class _Supervisor:

@@ -255,6 +255,14 @@ class KraftMachine(Elections, Following, Leading):
         self._log_changing = False
         return self._settled(now_ms)
 
+    def voters_refused(self, error: BrokerError, now_ms: float) -> list[Effect]:
+        """AppendVoters could not be carried out, as the disk is full: whoever asked for the change hears why."""
+        self._log_changing = False
+        if isinstance(self._role, Leader) and self._role.change is not None:
+            self._effects.append(Refuse(self._role.change.token, error))
+            self._role.change = None
+        return self._settled(now_ms)
+
     def log_flushed(self, now_ms: float) -> list[Effect]:
         """The log's flushed offset has moved."""
         return self._settled(now_ms)

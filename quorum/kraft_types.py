@@ -177,7 +177,10 @@ class AppendLeaderChange(NamedTuple):
 
 
 class AppendVoters(NamedTuple):
-    """Append a SetVoters as a batch of this epoch; then `voters_appended`, as for every SetVoters in the log."""
+    """Append a SetVoters as a batch of this epoch; then `voters_appended`, as for every SetVoters in the log.
+
+    Or `voters_refused`, if the disk has no room for a change that somebody has asked for.
+    """
 
     epoch: int
     voters: list[Voter]

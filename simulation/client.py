@@ -1,4 +1,4 @@
-"""A simulated client: a connection to each node that it talks to, requests with time-outs, and what is known of each."""
+"""A simulated client: connections to the nodes that it talks to, requests with time-outs, what is known of each."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ..actors.reactor import NodeFatalError
 from ..errors import ZmqBrokerError
@@ -18,8 +18,6 @@ from .reactors import SimClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from typing_extensions import Self
-
     from .client import Outcome
     from .network import SimNetwork
     from .world import Event, World
@@ -32,7 +30,7 @@ _METADATA = f"{_FOLDER}/__cluster_metadata-0"
 _JOIN_RETRY_MS = 200.0
 _BACKOFF_MS = (100.0, 10_000.0)
 _STEADY_AFTER_MS = 60_000.0
-_BOOT_MS = (300.0, 3_000.0)
+_BOOT_MS = (100.0, 1_500.0)
 _DRIFT = 1e-4
 _SKEW_MS = 200.0
 

@@ -38,9 +38,11 @@ KINDS = (
 
 
 _ON_SHARE = 0.35
+_ON_SHARES = {"kill": 0.5, "power": 0.5}
+"""What loses memory or bytes finds the most."""
 _CUT_OFF_SHARE = 0.4
-_AMBUSH_MS = 0.3
-_AMBUSH_TRIES = 1_000
+_AMBUSH_MS = 1.5
+_AMBUSH_TRIES = 200
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def draw(plan: Plan) -> Swarm:
     swarm.nodes = min(random.choice((1, 3, 3, 3, 5)), plan.nodes_max)
     swarm.flush = random.choice(("ack", "ack", "ack", "ack", "ack", "ack", "interval", "os"))
     for kind in KINDS:
-        on, every_ms = random.random() < _ON_SHARE, random.choice((800.0, 2_000.0, 5_000.0))
+        on, every_ms = random.random() < _ON_SHARES.get(kind, _ON_SHARE), random.choice((600.0, 1_500.0, 4_000.0))
         # Only what is flushed before it counts can be expected to outlive the power of its machine.
         lossy = kind in ("power", "failed-flush") and swarm.flush != "ack"
         # A failed fsync may take back what one replica has, once its machine is off: nothing survives that alone.
@@ -204,9 +206,14 @@ class Faults:
         self._ambush(self._node(random), _AMBUSH_TRIES if random.choice((True, False)) else 0)
 
     def _ambush(self, node: SimNode, tries: int) -> None:
-        if tries == 0 or (node.life is not None and node.life.flusher.busy):
+        if self._over or node.life is None:
+            return
+        if tries == 0:
             node.cut_power()
-        elif not self._over:
+        elif node.life.flusher.busy:
+            wait_ms = self._world.stream("ambush").uniform(0.0, _AMBUSH_MS)
+            self._world.later(wait_ms, "ambush", partial(self._ambush, node, 0))
+        else:
             self._world.later(_AMBUSH_MS, "ambush", partial(self._ambush, node, tries - 1))
 
     def _pause(self, random: Random) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..log.plain_records import decode_batch
+
 if TYPE_CHECKING:
     from .world import World
 
@@ -50,6 +52,15 @@ class History:
         self.producers: dict[int, str] = {}
         """Who has which producer id."""
         self._places: dict[bytes, int] = {}
+        self._decoded: dict[bytes, list[tuple[int, bytes]]] = {}
+
+    def decode(self, batch: bytes) -> list[tuple[int, bytes]]:
+        """Offset and value of each record; the same batch is read again and again, and decoded once."""
+        found = self._decoded.get(batch)
+        if found is None:
+            found = [(record.offset, record.value or b"") for record in decode_batch(batch)]
+            self._decoded[batch] = found
+        return found
 
     def note_producer(self, producer_id: int, name: str) -> None:
         """A producer was given an id that nobody else may have."""

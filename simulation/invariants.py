@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..quorum.image import MetadataImage
     from .cluster import Cluster, SimNode
     from .history import History, Partition
+    from .probe import Replica
     from .world import World
 
 
@@ -32,8 +33,8 @@ class Invariant:
         self.cluster = cluster
         self.history = history
 
-    def after_pass(self, node: SimNode) -> None:
-        """The node's reactor has run a pass."""
+    def after_pass(self, node: SimNode, replicas: Sequence[Replica]) -> None:
+        """The node's reactor has run a pass; these are its open partitions."""
 
     def at_end(self) -> None:
         """All is healed, and everything has been read."""
@@ -44,7 +45,7 @@ class Invariant:
 
 
 class HighWatermarks(Invariant):
-    """6 and 7, as far as one node shows them: a high watermark covers what is flushed, and does not go back."""
+    """6 and 7, as far as one node shows them: a high watermark does not go back, a leader's covers what is flushed."""
 
     NAME = "6 high watermark"
 
@@ -52,9 +53,9 @@ class HighWatermarks(Invariant):
         super().__init__(world, cluster, history)
         self._seen: dict[tuple[str, int, str], int] = {}
 
-    def after_pass(self, node: SimNode) -> None:
+    def after_pass(self, node: SimNode, replicas: Sequence[Replica]) -> None:
         """Look at each partition's."""
-        for replica in probe.replicas(node):
+        for replica in replicas:
             key = (node.name, node.lives, replica.name)
             mark = replica.high_watermark
             if self._seen.get(key) == mark:
@@ -65,8 +66,9 @@ class HighWatermarks(Invariant):
                 self.violated(f"{where} went back from {before} to {mark}")
             if not replica.log.log_start_offset <= mark <= replica.log.log_end_offset:
                 self.violated(f"{where} is {mark}, the log {replica.log.log_start_offset} to its end")
-            if replica.flush == "ack" and mark > max(replica.log.flushed_offset, replica.log.log_start_offset):
-                self.violated(f"{where} is {mark}, and only what is below {replica.log.flushed_offset} is flushed")
+            flushed = max(replica.log.flushed_offset, replica.log.log_start_offset)
+            if replica.leads and replica.flush == "ack" and mark > flushed:
+                self.violated(f"{where} is {mark}, and only what is below {flushed} is flushed")
 
 
 class Epochs(Invariant):
@@ -79,7 +81,7 @@ class Epochs(Invariant):
         self._images: dict[str, MetadataImage] = {}
         self._highest: dict[tuple[str, str], int] = {}
 
-    def after_pass(self, node: SimNode) -> None:
+    def after_pass(self, node: SimNode, replicas: Sequence[Replica]) -> None:  # noqa: ARG002 - the image says it
         """Look at the image, if it is another than before."""
         image = probe.image(node)
         if image is None or self._images.get(node.name) is image or not node.ready:
@@ -121,9 +123,9 @@ class Recovery(Invariant):
             start = log.log_start_offset
             self._before[node.name, replica.name] = (probe.batches(log, start), log.flushed_offset, start)
 
-    def after_pass(self, node: SimNode) -> None:
+    def after_pass(self, node: SimNode, replicas: Sequence[Replica]) -> None:
         """Look at each log that was just opened."""
-        for replica in probe.replicas(node):
+        for replica in replicas:
             key = (node.name, replica.name)
             if self._opened.get(key) is replica.log:
                 continue

@@ -23,6 +23,8 @@ class Replica(NamedTuple):
     log: PartitionLog
     high_watermark: int
     leader_epoch: int
+    leads: bool
+    """As far as this node knows."""
     flush: str
 
 
@@ -32,16 +34,18 @@ def replicas(node: SimNode) -> Iterator[Replica]:
         return
     for address, actor in node.life.runner.reactor._actors.items():  # noqa: SLF001 - the one place that looks inside
         if address.startswith(_PARTITION_PREFIX):
-            found = _replica(actor)
+            found = _replica(actor, node.node_id)
             if found is not None:
                 yield found
 
 
-def _replica(actor: Any) -> Replica | None:
+def _replica(actor: Any, node_id: int) -> Replica | None:
     log = actor.log
     if not isinstance(log, PartitionLog):
         return None
-    return Replica(actor.name, log, actor.high_watermark, actor.state.leader_epoch, actor.config.flush)
+    state = actor.state
+    leads = state.leader == node_id
+    return Replica(actor.name, log, actor.high_watermark, state.leader_epoch, leads, actor.config.flush)
 
 
 def image(node: SimNode) -> MetadataImage | None:

@@ -102,8 +102,9 @@ class Simulation:
     def _check(self) -> None:
         node = self._nodes.get(self.world.ran)
         if node is not None:
+            replicas = list(probe.replicas(node))
             for invariant in self.invariants:
-                invariant.after_pass(node)
+                invariant.after_pass(node, replicas)
 
     def run(self) -> None:
         """Both phases. Raises ViolationError."""

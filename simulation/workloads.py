@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import OffsetOutOfRangeError
 from ..log.batch import read_header
-from ..log.plain_records import decode_batch
 from ..transport.messages import FetchRequest, PartitionFetch
 
 if TYPE_CHECKING:
@@ -78,8 +77,8 @@ class Reader:
         position = 0
         while position < len(data):
             header = read_header(data, position)
-            for record in decode_batch(data[position : position + header.size]):
-                self._take_record(record.offset, record.value or b"")
+            for offset, value in self._history.decode(data[position : position + header.size]):
+                self._take_record(offset, value)
             position += header.size
         return True
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from zmqbroker.actors.actor import ReactorActor
-from zmqbroker.actors.commands import Refusal
+from zmqbroker.actors.commands import EndWait, Refusal
 from zmqbroker.actors.context import partition_address, replica_server_address
 from zmqbroker.actors.peer_commands import (
     FollowerAt,
@@ -226,6 +226,21 @@ def test_room_that_a_read_leaves_is_used_for_the_next(bench):
     assert bench.take_told(1) == []
     bench.tell(data(0, b"x" * 10))
     assert bench.take_told(1)[0].max_bytes == 90
+
+
+def test_the_time_of_an_earlier_request_does_not_end_this_one(bench):
+    bench.fetch(0, [(0, 7)])
+    bench.tell(EndWait("another request"))
+    assert not bench.answers
+
+
+def test_data_that_were_not_asked_for_are_dropped(bench):
+    bench.fetch(0, [(0, 7)])
+    bench.positions()
+    bench.tell(data(0, b"for an earlier position"))
+    assert not bench.answers
+    bench.tell(ready(0))
+    assert isinstance(bench.take_told(0)[0], FollowerRead)
 
 
 # ---- news

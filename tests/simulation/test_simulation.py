@@ -13,8 +13,8 @@ from zmqbroker.simulation.shrink import shrink, smaller
 from zmqbroker.simulation.workloads import Reader
 from zmqbroker.simulation.world import ViolationError, World
 
-SEEDS = 40
-NOTICED_BY = {"ack-before-flush": 40, "no-sequences": 3}
+SEEDS = 25
+NOTICED_BY = {"ack-before-flush": 10, "no-sequences": 3}
 """Rules, each with the number of seeds that are tried here; the command tries all rules with more."""
 FULL_ENOUGH = 2_000
 

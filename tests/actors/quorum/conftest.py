@@ -1,7 +1,8 @@
-"""The quorum actors of several nodes on one thread, in virtual time: peers, disks and flushes are played by the harness."""
+"""The quorum actors of several nodes on one thread, in virtual time; links, disks and flushes are played here."""
 
 from __future__ import annotations
 
+from functools import partial
 from heapq import heappop, heappush
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -407,18 +408,16 @@ class Cluster:
             if asker is node:
                 del self._under_way[number]
             elif to == node.id:
-                self.later(HOP_MS, lambda number=number: self._fail(number))
+                self.later(HOP_MS, partial(self._fail, number))
 
     def link_news(self, node: Node, state: LinkState) -> None:
         """Tell the others how the links to a node are, and a node that is up of the others."""
         for other in self.nodes.values():
             if other is node or not other.alive or self._is_cut(node.id, other.id):
                 continue
-            self.later(
-                HOP_MS, lambda other=other: other.alive and other.reactor.tell(QUORUM, PeerChanged(node.id, state))
-            )
+            self.later(HOP_MS, partial(_tell_if_alive, other, PeerChanged(node.id, state)))
             if state is LinkState.UP:
-                self.later(HOP_MS, lambda other=other: node.reactor.tell(QUORUM, PeerChanged(other.id, state)))
+                self.later(HOP_MS, partial(_tell_if_alive, node, PeerChanged(other.id, state)))
 
     # ---- the time
 
@@ -467,6 +466,11 @@ class Cluster:
         while self._advance(end_ms):
             pass
         self._run_ready()
+
+
+def _tell_if_alive(node: Node, message: Any) -> None:
+    if node.alive:
+        node.reactor.tell(QUORUM, message)
 
 
 @pytest.fixture

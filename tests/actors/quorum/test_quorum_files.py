@@ -70,7 +70,7 @@ def test_a_vote_survives_a_power_cut(store, seed):
 def test_a_broken_file_is_a_refusal_and_never_no_vote(store, content):
     store.open()
     store.disk.replace_file(PATH, content)
-    with pytest.raises(QuorumStateError, match="quorum-state cannot be used .* put it back"):
+    with pytest.raises(QuorumStateError, match=r"quorum-state cannot be used .* put it back"):
         store.open()
 
 
@@ -91,7 +91,7 @@ def test_a_file_from_before_the_log_is_a_refusal(store):
 def test_a_full_disk_takes_no_vote(store):
     files = store.open()
     store.disk.fail_once("replace", "quorum-state")
-    with pytest.raises(StorageError, match="could not write .*quorum-state"):
+    with pytest.raises(StorageError, match=r"could not write .*quorum-state"):
         files.save(STATES[1])
 
 

@@ -114,7 +114,10 @@ class Node:
         self.snapshot_data = b""
         self.received = b""
         self.download = b""
+        self.installing: k.SnapshotId | None = None
         self.auto_flush = True
+        self.answered: Call | None = None
+        self.rejects = False
 
     @property
     def id(self) -> int:
@@ -126,7 +129,9 @@ class Node:
         self.log.flush()
         state = k.QuorumState.decode(self.saved)
         random = self.quorum.random_for(self.id)
-        self.machine = self.quorum.machine_class(self.me, state, self.log, self.log.voters(), self.quorum.config, random)
+        self.machine = self.quorum.machine_class(
+            self.me, state, self.log, self.log.voters(), self.quorum.config, random
+        )
         self.tell("start")
         self.tell("peers_changed", [node_id for node_id in self.quorum.nodes if node_id != self.id])
 
@@ -134,6 +139,7 @@ class Node:
         """Lose what is not flushed, but for so many records."""
         self.machine = None
         self.calls.clear()
+        self.installing = None
         self.log.truncate(min(self.log.end_offset, self.log.true_flushed + kept))
 
     def tell(self, method: str, *args: Any) -> None:
@@ -151,9 +157,15 @@ class Node:
     def follow_up(self, effect: Any) -> list[tuple[str, tuple[Any, ...]]]:
         """What the machine has to hear of after an effect."""
         if isinstance(effect, k.InstallSnapshot):
+            if self.quorum.takes_time():
+                self.installing = effect.snapshot
+                return []
             return [("snapshot_installed", (effect.snapshot, self.install(effect.snapshot)))]
         if not isinstance(effect, k.AppendLeaderChange | k.AppendVoters | k.AppendFetched | k.TruncateTo):
             return []
+        if self.rejects and isinstance(effect, k.AppendFetched):
+            assert self.answered is not None
+            return [("request_failed", (self.answered.dst, self.answered.request))]
         if not self.auto_flush:
             return [("log_appended", ())]
         self.log.flush()
@@ -161,7 +173,6 @@ class Node:
 
     def carry_out(self, machine: KraftMachine, effect: Any) -> None:
         quorum, log = self.quorum, self.log
-        quorum.note_before(self, effect)
         match effect:
             case k.SaveState(state):
                 self.saved = quorum.save(state)
@@ -181,7 +192,7 @@ class Node:
                 self.append(Entry(epoch, voters=tuple((voter.node_id, voter.directory_id) for voter in voters)))
             case k.AppendFetched(epoch, offset):
                 assert offset == log.end_offset
-                for entry in decode_entries(self.received):
+                for entry in [] if self.rejects else decode_entries(self.received):
                     assert log.last_epoch <= entry.epoch <= epoch
                     self.append(entry)
             case k.TruncateTo(offset):
@@ -205,8 +216,14 @@ class Node:
             self.flush()
 
     def flush(self) -> None:
+        """What has been begun is on the disk."""
         self.log.flush()
         self.tell("log_flushed")
+        snapshot, self.installing = self.installing, None
+        if snapshot is not None and self.quorum.fails():
+            self.tell("snapshot_failed")
+        elif snapshot is not None:
+            self.tell("snapshot_installed", snapshot, self.install(snapshot))
 
     def read(self, data: k.LogRange) -> bytes:
         assert data.offset >= self.log.start_offset
@@ -255,7 +272,7 @@ class Node:
             if isinstance(packet.answer, Exception):
                 self.tell("request_failed", call.dst, call.request)
                 return
-            self.received = packet.data
+            self.received, self.answered, self.rejects = packet.data, call, self.quorum.fails()
             self.tell("handle_reply", call.dst, call.request, packet.answer, len(packet.data))
 
     def fail_calls(self, to: int | None = None) -> None:
@@ -288,8 +305,13 @@ class Quorum:
         """How many records a fetch is answered with."""
         return 1000
 
-    def note_before(self, node: Node, effect: Any) -> None:
-        """Called for each effect that is about to be carried out."""
+    def takes_time(self) -> bool:
+        """Whether a snapshot is installed with the next flush only."""
+        return False
+
+    def fails(self) -> bool:
+        """Whether something that came cannot be used."""
+        return False
 
     def note(self, node: Node, effect: Any) -> None:
         """Called for each effect that was carried out."""

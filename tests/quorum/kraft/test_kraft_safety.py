@@ -1,7 +1,7 @@
 """Metadata quorums under random schedules: lost, late, doubled and reordered messages, crashes, changes of the voters.
 
 What must hold is looked at after each step; that it would be noticed is shown by machines with one rule taken away.
-The file is a program as well: `python -m pytest` runs a few schedules, `KRAFT_SCHEDULES=5000` so many.
+KRAFT_SCHEDULES=5000 in the environment runs so many schedules, instead of a few.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from zmqbroker.errors import BrokerError
 from zmqbroker.quorum import kraft_core, kraft_leader
 from zmqbroker.quorum import kraft_types as k
 from zmqbroker.quorum.kraft import KraftMachine
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 
 SCHEDULES = int(os.environ.get("KRAFT_SCHEDULES", "40"))
 STEPS = 700
-
-
-class Violation(AssertionError):
-    """Something that must always hold did not."""
 
 
 class Checks:
@@ -44,19 +39,25 @@ class Checks:
         self.last_saved = 1
         """The node whose vote or epoch changed last."""
 
-    def random_for(self, node_id: int) -> Callable[[], float]:
+    def random_for(self, _node_id: int) -> Callable[[], float]:
         return self.random.random
 
     def records_max(self) -> int:
         return self.random.choice([1, 1, 1000])
+
+    def takes_time(self) -> bool:
+        return self.random.random() < 0.7
+
+    def fails(self) -> bool:
+        return self.random.random() < 0.03
 
     # ---- what must hold
 
     def note(self, node: Any, effect: Any) -> None:
         match effect:
             case k.StartedLeading(epoch):
-                if self.leaders.setdefault(epoch, node.id) != node.id:
-                    raise Violation(f"nodes {self.leaders[epoch]} and {node.id} lead epoch {epoch}")
+                first = self.leaders.setdefault(epoch, node.id)
+                assert first == node.id, f"nodes {first} and {node.id} lead epoch {epoch}"
                 self.led[node.id] = epoch
                 self.check_leader(node)
             case k.SaveState():
@@ -68,13 +69,11 @@ class Checks:
 
     def check_committed(self, node: Any, offset: int) -> None:
         key = (node.id, node.life)
-        if offset <= self.marks.get(key, -1):
-            raise Violation(f"the high watermark of node {node.id} went from {self.marks[key]} to {offset}")
+        assert offset > self.marks.get(key, -1), f"the high watermark of node {node.id} went back to {offset}"
         self.marks[key] = offset
         entries = node.log.entries[:offset]
         common = min(offset, len(self.committed))
-        if entries[:common] != self.committed[:common]:
-            raise Violation(f"node {node.id} has committed something else: {entries} {self.committed}")
+        assert entries[:common] == self.committed[:common], f"node {node.id} has committed something else"
         if offset > len(self.committed):
             self.committed = entries
             self.check_majority(node, offset)
@@ -91,20 +90,17 @@ class Checks:
             for voter, each in zip(voters, nodes, strict=True)
             if each.me == voter and each.log.entries[: min(offset, each.log.true_flushed)] == self.committed
         ]
-        if len(having) * 2 <= len(voters):
-            raise Violation(f"{offset} is committed on {[each.id for each in having]} of {voters} only")
+        assert len(having) * 2 > len(voters), f"{offset} is on {[each.id for each in having]} of {voters} only"
 
     def check_leader(self, node: Any) -> None:
         """The latest leader has everything that was committed."""
         if self.led[node.id] < max(self.led.values()):
             return
-        if node.log.entries[: len(self.committed)] != self.committed:
-            raise Violation(f"leader {node.id} lacks committed records: {node.log.entries} {self.committed}")
+        assert node.log.entries[: len(self.committed)] == self.committed, f"leader {node.id} lacks committed records"
 
     def check(self, node: Any) -> None:
         epoch = k.QuorumState.decode(node.saved).epoch
-        if epoch < self.epochs.get(node.id, 0):
-            raise Violation(f"the epoch of node {node.id} went back to {epoch}")
+        assert epoch >= self.epochs.get(node.id, 0), f"the epoch of node {node.id} went back to {epoch}"
         self.epochs[node.id] = epoch
         for other in self.nodes.values():  # type: ignore[attr-defined]
             check_matching(node.log.entries, other.log.entries)
@@ -114,8 +110,7 @@ def check_matching(one: list[Any], other: list[Any]) -> None:
     """Logs that have a record of one offset and epoch in common are the same up to there."""
     for offset in range(min(len(one), len(other)) - 1, -1, -1):
         if one[offset].epoch == other[offset].epoch:
-            if one[: offset + 1] != other[: offset + 1]:
-                raise Violation(f"logs that match at {offset} differ before it: {one} {other}")
+            assert one[: offset + 1] == other[: offset + 1], f"logs that match at {offset} differ before it"
             return
 
 
@@ -149,7 +144,7 @@ class Schedule:
             (self.double, 2),
             (self.crash, random.choice([0, 1, 2])),
             (self.bounce, random.choice([0, 2, 10]) if stormy else 0),
-            (self.upset, random.choice([2, 5]) if stormy else 0),
+            (self.upset, random.choice([2, 5, 12]) if stormy else 0),
             (self.restart, 3),
             (self.cut, random.choice([0, 1, 2])),
             (self.heal, 1),
@@ -303,9 +298,13 @@ class Schedule:
                 return
             quorum.now_ms = max(quorum.now_ms + 1, min(quorum.next_ms(), deadline))
             quorum.tick_due()
-        states = {node.id: (node.machine.role, node.machine.epoch, node.machine.high_watermark, node.log.end_offset)
-                  for node in quorum.nodes.values()}
-        raise Violation(f"no quorum within a minute: {states}")
+            for node in quorum.nodes.values():
+                node.flush()
+        states = {
+            node.id: (node.machine.role, node.machine.epoch, node.machine.high_watermark, node.log.end_offset)
+            for node in quorum.nodes.values()
+        }
+        pytest.fail(f"no quorum within a minute: {states}")
 
 
 @pytest.fixture
@@ -313,8 +312,9 @@ def run_schedule(quorum_class: type) -> Callable[..., Any]:
     """Run the schedule of a seed."""
     checked = type("CheckedQuorum", (Checks, quorum_class), {})
 
-    def run(seed: int, machine: type[KraftMachine] = KraftMachine, log: Any = None, steps: int = STEPS,
-            save: Any = None) -> Any:
+    def run(
+        seed: int, machine: type[KraftMachine] = KraftMachine, log: Any = None, steps: int = STEPS, save: Any = None
+    ) -> Any:
         quorum = checked(seed)
         quorum.machine_class = machine
         quorum.make_log = log or quorum.make_log
@@ -344,14 +344,6 @@ def test_random_schedules_break_no_rule(run_schedule: Callable[..., Any]) -> Non
 # ---- the observer is observed: with one rule less, something is noticed
 
 
-class CommitsOldEpochs(KraftMachine):
-    """Commits whatever a majority has, of whatever epoch (Raft's figure 8)."""
-
-    def _advance_leader(self, leader: Any, now_ms: float) -> None:
-        leader.epoch_start = -1
-        super()._advance_leader(leader, now_ms)
-
-
 def flushed_before_it_is(make_log: Any) -> Any:
     """Logs that say that all is flushed."""
     return type("HastyLog", (make_log,), {"flushed_offset": property(lambda self: self.end_offset)})
@@ -361,21 +353,13 @@ def noticed(run: Callable[[int], Any], seeds: int) -> str:
     for seed in range(seeds):
         try:
             run(seed)
-        except (Violation, AssertionError) as violation:
-            print("seed", seed, str(violation)[:150])
+        except (AssertionError, pytest.fail.Exception) as violation:
             return str(violation)
     return ""
 
 
-def test_a_commit_of_old_epochs_is_noticed(run_schedule: Callable[..., Any]) -> None:
-    assert noticed(lambda seed: run_schedule(seed, CommitsOldEpochs), 300)
-
-
 def test_a_vote_that_is_forgotten_is_noticed(run_schedule: Callable[..., Any]) -> None:
-    def forget(state: k.QuorumState) -> bytes:
-        return k.QuorumState(state.epoch).encode()
-
-    assert noticed(lambda seed: run_schedule(seed, save=forget), 300)
+    assert noticed(lambda seed: run_schedule(seed, save=lambda state: k.QuorumState(state.epoch).encode()), 200)
 
 
 def test_counting_before_the_flush_is_noticed(run_schedule: Callable[..., Any], quorum_class: Any) -> None:

@@ -189,5 +189,5 @@ def test_a_new_topic_is_placed_on_nodes_that_may_have_replicas(metadata):
     cluster.fence(2)
     cluster.topic(count=8)
     assert {node for index in range(8) for node in cluster.state(index).replicas} == {1, 3, 4}
-    with pytest.raises(AssertionError, match="factor of 4 is not possible.* 3 of 4 registered"):
+    with pytest.raises(AssertionError, match=r"factor of 4 is not possible.* 3 of 4 registered"):
         cluster.topic(name="b", count=1, factor=4)

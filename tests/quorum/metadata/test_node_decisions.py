@@ -53,7 +53,7 @@ def test_a_registration_has_an_address_and_an_incarnation(metadata, given):
 
 def test_a_node_has_to_speak_the_version_of_the_cluster(metadata):
     cluster = metadata(2)
-    with pytest.raises(UnsupportedVersionError, match="node 3 speaks .* 1 to 2, and the cluster uses 0"):
+    with pytest.raises(UnsupportedVersionError, match=r"node 3 speaks .* 1 to 2, and the cluster uses 0"):
         cluster.register(3, min_version=1, max_version=2)
     assert 3 not in cluster.image.nodes
 
@@ -154,7 +154,7 @@ def test_a_heartbeat_of_an_earlier_process_is_refused(metadata):
         cluster.beat(2, epoch=epoch)
     with pytest.raises(StaleBrokerEpochError):
         cluster.beat(2, epoch=2**40)
-    with pytest.raises(BrokerIdNotRegisteredError, match="no node 7 .* nodes are 1, 2"):
+    with pytest.raises(BrokerIdNotRegisteredError, match=r"no node 7 .* nodes are 1, 2"):
         cluster.beat(7, epoch=0)
 
 
