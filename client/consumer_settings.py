@@ -32,6 +32,7 @@ class ConsumerSettings(TypedDict, total=False):
     max_poll_records: int
     consumer_timeout_ms: float
     check_crcs: bool
+    client_rack: str
     request_timeout_ms: int
     connect_timeout_ms: int
     retry_backoff_ms: int

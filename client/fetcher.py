@@ -5,6 +5,9 @@ and it is what survives errors, broken connections and restarted brokers. `fetch
 buffered. A seek moves both, drops the buffer, and gives the partition a new generation: answers to older fetches are
 not for it.
 
+A consumer that says its rack reads from a follower there, if the leader names one (KIP-392). Of what a follower says
+only records count: after any error of it the leader is asked, and is believed.
+
 All methods are called under the client's lock.
 """
 
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING
 from ..errors import (
     CorruptMessageError,
     OffsetOutOfRangeError,
+    RequestTimedOutError,
     StorageError,
     ZmqBrokerError,
     error_for,
@@ -46,9 +50,10 @@ class FetchedPartition:
     """One assigned partition."""
 
     __slots__ = (
-        "asked", "buffer", "buffer_start", "buffered_bytes", "committed", "consumed", "doubted", "error", "failures",
-        "fetch_offset", "fetching", "generation", "high_watermark", "log_start_offset", "missing_at", "not_before",
-        "partition", "paused", "position", "reset", "resetting", "unplaced",
+        "asked", "asked_near", "buffer", "buffer_start", "buffered_bytes", "committed", "consumed", "doubted", "error",
+        "failures", "far_until", "fetch_offset", "fetching", "generation", "high_watermark", "log_start_offset",
+        "missing_at", "near", "near_failures", "near_until", "not_before", "partition", "paused", "position", "reset",
+        "resetting", "unplaced",
     )  # fmt: skip
 
     def __init__(self, partition: TopicPartition, reset: int | None) -> None:
@@ -80,6 +85,14 @@ class FetchedPartition:
         """Attempts in a row that failed."""
         self.asked: PartitionState | None = None
         """The leader that was asked last."""
+        self.asked_near = False
+        """Whether a follower was asked instead."""
+        self.near: int | None = None
+        """The follower to read from, until `near_until`."""
+        self.near_until = 0.0
+        self.near_failures = 0
+        """Attempts in a row that failed at followers; until `far_until` the leader is to answer itself."""
+        self.far_until = 0.0
         self.doubted: PartitionState | None = None
         """The leader at the last of them: the back-off is for it, not for another."""
         self.missing_at = -1
@@ -167,7 +180,7 @@ class Fetcher:
         if not self.partitions:
             return
         lookups: dict[TopicPartition, int] = {}
-        by_leader: dict[Connection, list[FetchedPartition]] = {}
+        by_source: dict[tuple[Connection, str], list[FetchedPartition]] = {}
         for partition, state in self.partitions.items():
             if state.is_at_rest or self._waits(state, now):
                 continue
@@ -179,16 +192,40 @@ class Fetcher:
                 state.error = OffsetOutOfRangeError(message)
                 self._io.progress += 1
             elif state.buffered_bytes < self._options.max_partition_fetch_bytes:
-                leader = self._io.metadata.leader(*partition)
-                if leader is not None and not leader.is_backing_off:
-                    by_leader.setdefault(leader, []).append(state)
+                source = self._source(state, now)
+                if source is not None and not source.is_backing_off:
+                    rack = self._options.client_rack if now >= state.far_until else ""
+                    by_source.setdefault((source, rack), []).append(state)
         if lookups:
             self._look_up(lookups, now)
-        if by_leader:
+        if by_source:
             room = self._options.fetch_max_bytes - self.buffered_bytes
-            for leader, states in by_leader.items():
-                if room > 0 and self._fetches.get(leader, 0) < _MOST_FETCHES_A_NODE:
-                    self._fetch(leader, states, room, now)
+            for (source, rack), states in by_source.items():
+                if room > 0 and self._fetches.get(source, 0) < _MOST_FETCHES_A_NODE:
+                    self._fetch(source, rack, states, room, now)
+
+    def _source(self, state: FetchedPartition, now: float) -> Connection | None:
+        """Who is to be read from: the follower that the leader named, or the leader; None if it is not known."""
+        metadata = self._io.metadata
+        state.asked_near = False
+        if state.near is not None and now < state.near_until:
+            follower = metadata.node(state.near)
+            if follower is not None and not follower.is_backing_off:
+                state.asked_near = True
+                return follower
+            self._leave(state)
+        state.near = None
+        return metadata.leader(*state.partition)
+
+    def _leave(self, state: FetchedPartition, error: ZmqBrokerError | None = None) -> None:
+        """Read from the leader, for a while: a follower did not do."""
+        state.near = None
+        state.near_failures += 1
+        silent = isinstance(error, RequestTimedOutError)  # the next one would cost as long again
+        wait_s = (
+            self._options.metadata_max_age_ms / 1000 if silent else retry_wait_s(self._options, state.near_failures)
+        )
+        state.far_until = self._io.now() + wait_s
 
     def _waits(self, state: FetchedPartition, now: float) -> bool:
         """Whether a partition is in its back-off, which another leader ends, or awaits news of its leader."""
@@ -250,7 +287,7 @@ class Fetcher:
 
     # ---- fetching
 
-    def _fetch(self, leader: Connection, states: list[FetchedPartition], room: int, now: float) -> None:
+    def _fetch(self, source: Connection, rack: str, states: list[FetchedPartition], room: int, now: float) -> None:
         options = self._options
         metadata = self._io.metadata
         # The partition asked for first is served first when the answer is full: take turns.
@@ -263,24 +300,24 @@ class Fetcher:
             entries.append(PartitionFetch(topic, partition, state.fetch_offset, most, known.leader_epoch))
             state.fetching = True
         generations = [state.generation for state in states]
-        self._fetches[leader] = self._fetches.get(leader, 0) + 1
+        self._fetches[source] = self._fetches.get(source, 0) + 1
         self.counters["fetch_requests"] += 1
 
         def done(outcome: Answer | ZmqBrokerError) -> None:
-            self._fetches[leader] -= 1
+            self._fetches[source] -= 1
             fresh = [
                 state if state.generation == generation and self.partitions.get(state.partition) is state else None
                 for state, generation in zip(states, generations, strict=True)
             ]
-            self._answered(fresh, outcome, leader)
+            self._answered(fresh, outcome, source)
 
         # Data that is buffered is not waited with: only an empty-handed consumer has reason to wait for more bytes.
-        request = FetchRequest(options.fetch_max_wait_ms, options.fetch_min_bytes, room, entries)
+        request = FetchRequest(options.fetch_max_wait_ms, options.fetch_min_bytes, room, entries, rack)
         deadline = now + (options.request_timeout_ms + options.fetch_max_wait_ms) / 1000
-        leader.submit(Call(request, done, deadline), now)
+        source.submit(Call(request, done, deadline), now)
 
     def _answered(
-        self, states: list[FetchedPartition | None], outcome: Answer | ZmqBrokerError, leader: Connection
+        self, states: list[FetchedPartition | None], outcome: Answer | ZmqBrokerError, source: Connection
     ) -> None:
         self._io.progress += 1
         self.counters["fetch_replies"] += 1
@@ -288,7 +325,7 @@ class Fetcher:
             for state in states:
                 if state is not None:
                     state.fetching = False
-                    self._back_off(state, outcome, leader)
+                    self._no_answer(state, outcome, source)
             return
         entries = body_of(outcome, FetchReply).partitions
         for position, state in enumerate(states):
@@ -298,19 +335,30 @@ class Fetcher:
             entry = entries[position] if position < len(entries) else None
             if entry is None or (entry.topic, entry.partition) != state.partition:
                 error = StorageError(f"the broker's answer does not match the fetch of {state.partition}")
-                self._back_off(state, error, leader)
+                self._no_answer(state, error, source)
             elif entry.error_code:
-                self._failed(state, entry, leader)
+                self._failed(state, entry, source)
+            elif entry.preferred_read_replica >= 0:
+                state.near = entry.preferred_read_replica
+                state.near_until = self._io.now() + self._options.metadata_max_age_ms / 1000
             else:
                 batches = outcome.batches[position] if position < len(outcome.batches) else b""
                 self._store(state, entry, batches)
 
-    def _failed(self, state: FetchedPartition, entry: PartitionFetched, leader: Connection) -> None:
+    def _failed(self, state: FetchedPartition, entry: PartitionFetched, source: Connection) -> None:
         error = error_for(entry.error_code, entry.error_message)
-        if isinstance(error, OffsetOutOfRangeError):
-            self._out_of_range(state, error, leader)
+        if isinstance(error, OffsetOutOfRangeError) and not state.asked_near:
+            self._out_of_range(state, error, source)
         else:
-            self._back_off(state, error, leader)
+            self._no_answer(state, error, source)
+
+    def _no_answer(self, state: FetchedPartition, error: ZmqBrokerError, source: Connection) -> None:
+        if not state.asked_near:
+            self._back_off(state, error, source)
+            return
+        self.counters["fetch_errors"] += 1
+        self._io.metadata.refresh(besides=source)
+        self._leave(state, error)
 
     def _out_of_range(self, state: FetchedPartition, error: OffsetOutOfRangeError, leader: Connection) -> None:
         metadata = self._io.metadata
@@ -338,6 +386,8 @@ class Fetcher:
         state.failures = 0
         state.doubted = None
         state.missing_at = -1
+        if state.asked_near:
+            state.near_failures = 0
         if not batches:
             return
         self.counters["bytes_fetched"] += len(batches)

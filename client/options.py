@@ -186,6 +186,9 @@ class ConsumerOptions(CommonOptions):
     """How long iteration waits for a record before it ends; inf: for ever."""
     check_crcs: bool = True
     """Check each batch's CRC-32C before its records are handed out."""
+    client_rack: str = ""
+    """Where this consumer is, as brokers' `broker.rack`: it reads from an in-sync replica in its rack, if there is one,
+    and not from the leader (KIP-392)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -194,6 +197,9 @@ class ConsumerOptions(CommonOptions):
         _check_bool("check_crcs", self.check_crcs)
         _check_bool("enable_auto_commit", self.enable_auto_commit)
         _check_bool("allow_auto_create_topics", self.allow_auto_create_topics)
+        if not isinstance(self.client_rack, str):
+            message = f"client_rack={self.client_rack!r}: a text is expected"
+            raise ConfigError(message)
         for name in ("key_deserializer", "value_deserializer"):
             _check_callable(name, getattr(self, name))
 

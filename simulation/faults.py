@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from .cluster import Cluster, SimNode
     from .world import World
 
-NODES_MAX = 1
-"""Raised as clusters come to hold all that is asked of them."""
+NODES_MAX = 5
 
 KINDS = (
     "kill",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Self
@@ -46,37 +44,34 @@ class LocalCluster:
             self.nodes[node_id].wait_ready()
         return self
 
-    def launch_node(self, node_id: int) -> BrokerProcess:
-        """Start one node, new or old, and return at once."""
+    def launch_node(self, node_id: int, *flags: str) -> BrokerProcess:
+        """Start one node, new or old, and return at once. ``flags`` are further ones for a new node."""
         node = self.nodes.get(node_id)
         if node is None:
-            flags = [*self._flags, "--set", f"node.id={node_id}"]
+            flags = (*self._flags, *flags, "--set", f"node.id={node_id}")
             if self.nodes:
-                flags += ["--join", self.bootstrap_servers]
-            node = BrokerProcess(data_dir=str(Path(self.data_dir) / str(node_id)), flags=flags)
-            self.nodes[node_id] = node
+                flags += ("--join", self.bootstrap_servers)
+            node = self.nodes[node_id] = self.make_node(node_id, flags)
         node.launch()
         return node
 
-    def start_node(self, node_id: int, timeout_ms: int = READY_TIMEOUT_MS) -> BrokerProcess:
+    def make_node(self, node_id: int, flags: Sequence[str]) -> BrokerProcess:
+        """A new node's processes, not started yet; a subclass may put them elsewhere."""
+        return BrokerProcess(data_dir=str(Path(self.data_dir) / str(node_id)), flags=flags)
+
+    def start_node(self, node_id: int, *flags: str, timeout_ms: int = READY_TIMEOUT_MS) -> BrokerProcess:
         """Start one node, new or old, and return when it has said that it is ready."""
-        node = self.launch_node(node_id)
+        node = self.launch_node(node_id, *flags)
         node.wait_ready(timeout_ms)
         return node
 
     def pause_node(self, node_id: int) -> None:
         """Let the node's process hang, with SIGSTOP, until ``resume_node``."""
-        self._signal(node_id, signal.SIGSTOP)
+        self.nodes[node_id].signal_node(signal.SIGSTOP)
 
     def resume_node(self, node_id: int) -> None:
         """Let it go on."""
-        self._signal(node_id, signal.SIGCONT)
-
-    def _signal(self, node_id: int, number: signal.Signals) -> None:
-        ready = self.nodes[node_id].ready
-        assert ready is not None, "a node's process id comes with its ready line"
-        with suppress(ProcessLookupError):
-            os.kill(ready.node_pid, number)
+        self.nodes[node_id].signal_node(signal.SIGCONT)
 
     def close(self) -> None:
         """Kill what still runs, and remove the data if they are temporary."""

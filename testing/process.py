@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from ..errors import ClosedError, RequestTimedOutError, UnknownServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 READY_TIMEOUT_MS = 30_000
@@ -48,15 +48,27 @@ class BrokerProcess:
 
     ``flags`` are more words for `zmqbroker start`, such as ``["--set", "log.flush=os"]``. Without ``data_dir`` the data
     are in a temporary folder that ``close`` removes. After the first start, further ones use the same port.
+    ``prefix`` are words before the command, of a program that becomes it, such as ``["nsenter", "--net=..."]``; ``env``
+    are more environment variables; what it writes to standard error is appended to the file ``error_path``.
     """
 
     def __init__(
-        self, *, data_dir: str | None = None, listen: str = "tcp://127.0.0.1:0", flags: Sequence[str] = ()
+        self,
+        *,
+        data_dir: str | None = None,
+        listen: str = "tcp://127.0.0.1:0",
+        flags: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        error_path: str | None = None,
     ) -> None:
         self._owns_data = data_dir is None
         self.data_dir = data_dir if data_dir is not None else mkdtemp(prefix="zmqbroker-")
         self._listen = listen
         self._flags = tuple(flags)
+        self._prefix = tuple(prefix)
+        self._env = None if env is None else {**os.environ, **env}
+        self._error_path = error_path
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
         self.ready: ReadyLine | None = None
@@ -89,10 +101,16 @@ class BrokerProcess:
         assert self._process is None, "the broker process runs already"
         listen = self._listen if self.ready is None else self.ready.address
         command = [sys.executable, "-m", "zmqbroker", "start", "--data-dir", self.data_dir, "--listen", listen]
-        # A session of its own: one killpg reaches both processes, and Ctrl-C at the terminal reaches only the caller.
-        self._process = subprocess.Popen(  # noqa: S603 - our own command line
-            [*command, *self._flags], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        with nullcontext() if self._error_path is None else Path(self._error_path).open("ab") as errors:
+            # A session of its own: one killpg reaches both processes, and Ctrl-C at the terminal only the caller.
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                [*self._prefix, *command, *self._flags],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=self._env,
+                start_new_session=True,
+            )
         self._unread = b""
 
     def wait_ready(self, timeout_ms: int = READY_TIMEOUT_MS) -> ReadyLine:
@@ -111,6 +129,25 @@ class BrokerProcess:
                 self.ready = ready
                 return ready
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a supervisor; one that has ended by itself is reaped."""
+        if self._process is not None and self._process.poll() is not None:
+            self._reap(STOP_TIMEOUT_MS)
+        return self._process is not None
+
+    @property
+    def node_pid(self) -> int | None:
+        """The process of the node that runs at the moment, also of one that the supervisor has just started."""
+        if self._process is None:
+            return None
+        pid = self._process.pid
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        except OSError:
+            return None
+        return next((int(child) for child in children if process_is_alive(int(child))), None)
+
     def stop(self, timeout_ms: int = STOP_TIMEOUT_MS) -> int:
         """Send SIGTERM and return the exit code when all is over. Raises RequestTimedOutError."""
         self.process.terminate()
@@ -124,8 +161,14 @@ class BrokerProcess:
 
     def kill_node(self) -> None:
         """Kill the node with SIGKILL, and not the supervisor, which will start another."""
-        assert self.ready is not None, "the node's process id comes with the ready line"
-        os.kill(self.ready.node_pid, signal.SIGKILL)
+        self.signal_node(signal.SIGKILL)
+
+    def signal_node(self, number: signal.Signals) -> None:
+        """Send the node a signal, if it runs."""
+        pid = self.node_pid
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def close(self) -> None:
         """Kill what still runs, and remove the data folder if it is temporary."""

@@ -61,5 +61,5 @@ def test_a_node_that_may_not_have_replicas_gets_none(state):
     nodes = nodes_in("a", "b", "c")
     nodes[1] = replace(nodes[1], **{state: True})
     assert place(nodes, 0, 3, 2) == [[0, 2], [2, 0], [0, 2]]
-    with pytest.raises(InvalidReplicationFactorError, match="factor of 3.* which is 2 of 3 registered"):
+    with pytest.raises(InvalidReplicationFactorError, match=r"factor of 3.* which is 2 of 3 registered"):
         place(nodes, 0, 1, 3)

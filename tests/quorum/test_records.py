@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmqbroker.errors import CorruptMessageError
-from zmqbroker.quorum.records import (
-    CreateTopic,
-    NextProducerId,
-    RegisterNode,
-    RemoveTopic,
-    SetConfig,
-    SetPartition,
-    decode,
-    encode,
-)
+from zmqbroker.quorum.records import MetadataRecord, decode, encode
 
-KINDS = (RegisterNode, CreateTopic, RemoveTopic, SetPartition, SetConfig, NextProducerId)
+KINDS = get_args(MetadataRecord)
 int64 = st.integers(-(2**63), 2**63 - 1)
 
 
 def records():
     by_type = {"int": int64, "str": st.text(), "bool": st.booleans(), "list[int]": st.lists(int64)}
     by_type["str | None"] = st.none() | st.text()
+    by_type["list[tuple[int, str]]"] = st.lists(st.tuples(int64, st.text()))
     return st.one_of(
         *[st.builds(kind, *[by_type[kind.__annotations__[name]] for name in kind.__struct_fields__]) for kind in KINDS]
     )

@@ -14,15 +14,16 @@ from zmqbroker.simulation.workloads import Reader
 from zmqbroker.simulation.world import ViolationError, World
 
 SEEDS = 25
-NOTICED_BY = {"ack-before-flush": 10, "no-sequences": 3}
-"""Rules, each with the number of seeds that are tried here; the command tries all rules with more."""
+NOTICED_WITH = {"ack-before-flush": "power", "no-sequences": "break"}
+"""Rules, each with the fault that shows that it is gone; the command tries all rules, in swarms of all faults."""
+MUTATION_SEEDS = 60
 FULL_ENOUGH = 2_000
 
 
 def test_seeds_run_clean_and_do_enough_to_mean_something() -> None:
     total = Counts()
     for seed in range(SEEDS):
-        result = run(Plan(seed))
+        result = run(Plan(seed, nodes_max=1))
         assert result.violation is None, f"python -m zmqbroker.simulation {result.plan}: {result.violation}"
         total.add(result.counts)
     assert total.acked > FULL_ENOUGH, total
@@ -34,17 +35,19 @@ def test_seeds_run_clean_and_do_enough_to_mean_something() -> None:
 
 @pytest.mark.parametrize("seed", [3, 15])
 def test_a_seed_leaves_the_same_trace_in_two_processes_with_other_hashes(seed: int) -> None:
-    plan = Plan(seed)
+    plan = Plan(seed, nodes_max=1)
     assert hash_elsewhere(plan) == run(plan).trace_hash
 
 
 def test_seeds_differ() -> None:
-    assert run(Plan(1)).trace_hash != run(Plan(2)).trace_hash
+    assert run(Plan(1, nodes_max=1)).trace_hash != run(Plan(2, nodes_max=1)).trace_hash
 
 
-@pytest.mark.parametrize("name", NOTICED_BY)
-def test_a_rule_that_is_gone_is_noticed(name: str) -> None:
-    found = find_mutation(name, [Plan(seed) for seed in range(NOTICED_BY[name])])
+@pytest.mark.parametrize(("name", "fault"), NOTICED_WITH.items())
+def test_a_rule_that_is_gone_is_noticed(name: str, fault: str) -> None:
+    without = frozenset(KINDS) - {fault, "slow-flush"}
+    plans = [Plan(seed, nodes_max=1, without=without) for seed in range(MUTATION_SEEDS)]
+    found = find_mutation(name, [plan for plan in plans if fault in draw(plan).every_ms])
     assert found is not None, MUTATIONS[name].rule
 
 
@@ -106,7 +109,7 @@ def test_shrinking_is_bounded() -> None:
 
 def test_a_finding_says_how_to_see_it_again(capsys: pytest.CaptureFixture[str]) -> None:
     with MUTATIONS["no-sequences"].applied():
-        found = find_mutation("no-sequences", [Plan(seed) for seed in range(3)])
+        found = find_mutation("no-sequences", [Plan(seed, nodes_max=1) for seed in range(3)])
         assert found is not None
         finding = try_plan(found.plan, shrinking=False)
         text = str(finding)
