@@ -81,6 +81,7 @@ class NodeActors:
             context.folder.was_clean,
             context.folder.directory_id,
             context.incarnation,
+            context.folder.clean_epoch,
         )
         reactor.spawn(Peers, context, address=PEERS)
         reactor.spawn(Elsewhere, context, address=ELSEWHERE, supervised=True)
@@ -90,8 +91,12 @@ class NodeActors:
         reactor.spawn(Membership, context, start, self._active, self._refused, address=MEMBERSHIP)
         reactor.spawn(LogKeeper, context, address=LOG_KEEPER, supervised=True)
         if nodes:
-            reactor.tell(PEERS, KnownNodes(dict(nodes), are_hints=True))
+            self.hint(nodes)
         self._acceptor.open()
+
+    def hint(self, nodes: Mapping[int, tuple[str, int]]) -> None:
+        """Say where other nodes may be by now, until the node knows it from the metadata of its own registration."""
+        self.context.reactor.tell(PEERS, KnownNodes(dict(nodes), are_hints=True))
 
     def _advertised(self) -> tuple[str, int]:
         """Where clients are told to go: the setting, or else where the node listens."""

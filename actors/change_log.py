@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NAMED = 10
+"""So many partitions are named, of those that have lost something."""
+
 
 def log_changes(before: MetadataImage, records: Sequence[MetadataRecord]) -> None:
     """Say what one decision changes in the image before it."""
     elected = leaderless = begun = ended = 0
+    lost: list[str] = []
     for record in records:
         match record:
             case SetPartition():
@@ -27,6 +31,8 @@ def log_changes(before: MetadataImage, records: Sequence[MetadataRecord]) -> Non
                     continue
                 elected += record.leader not in (old.leader, -1)
                 leaderless += record.leader == -1 != old.leader
+                if old.isr and not record.isr:
+                    lost.append(f"{record.topic}-{record.partition}")
                 moved, moving = bool(old.adding or old.removing), bool(record.adding or record.removing)
                 begun += moving and not moved
                 ended += moved and not moving
@@ -36,12 +42,19 @@ def log_changes(before: MetadataImage, records: Sequence[MetadataRecord]) -> Non
                 stop = "clean" if record.clean else "unclean"
                 where = f"{record.host}:{record.port}"
                 logger.info("node %d registers at %s after a %s stop, or new", record.node_id, where, stop)
+                _log_folder(before, record)
             case RemoveNode(node_id):
                 logger.info("node %d is removed from the cluster", node_id)
             case SetProtocolVersion(version):
                 logger.info("the cluster's protocol version is %d", version)
             case _:
                 pass
+    if lost:
+        logger.warning(
+            "no replica of %s is known to hold all that was committed: nobody leads there unless an unclean election is"
+            " asked for, and what its winner lacks is lost",
+            ", ".join(lost[:_NAMED]) + (f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""),
+        )
     if elected or leaderless:
         logger.info("elections: %d partitions have another leader, %d have none any more", elected, leaderless)
     if begun or ended:
@@ -53,6 +66,17 @@ def _partition(image: MetadataImage, record: SetPartition) -> PartitionImage | N
     if topic is None or record.partition >= len(topic.partitions):
         return None
     return topic.partitions[record.partition]
+
+
+def _log_folder(before: MetadataImage, record: RegisterNode) -> None:
+    node = before.nodes.get(record.node_id)
+    if node is not None and node.directory_id not in ("", record.directory_id):
+        logger.warning(
+            "node %d has come back with another data folder, %s instead of %s: what it held is to be replicated anew",
+            record.node_id,
+            record.directory_id,
+            node.directory_id,
+        )
 
 
 def _log_node(before: MetadataImage, record: SetNodeState) -> None:

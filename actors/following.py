@@ -77,7 +77,9 @@ class Following:
             replica.want_flush()
             return
         self._asked = True
-        position = ReplicaPosition(replica.topic, replica.partition, self._epoch, log.log_end_offset, log.leader_epoch)
+        position = ReplicaPosition(
+            replica.topic, replica.partition, self._epoch, log.log_end_offset, log.leader_epoch, replica.topic_id
+        )
         self._position = position
         address = fetcher_address(self._leader)
         if not replica.reactor.tell(address, Follow(position)):

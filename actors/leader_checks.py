@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 def check_leader_epoch(name: str, mine: int, asked: int) -> None:
     """Refuse a client whose leader epoch is not this leader's; -1: it did not say."""
-    if asked in (-1, mine):
+    if asked != -1:
+        check_followed_epoch(name, mine, asked)
+
+
+def check_followed_epoch(name: str, mine: int, asked: int) -> None:
+    """Refuse a follower of another leader epoch than this leader's: it always has to say."""
+    if asked == mine:
         return
     if asked < mine:
         message = f"{name} has leader epoch {mine} and the request has the older {asked}: refresh the metadata"

@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..log.staging import Appended
 from ..log.validation import check_batch
+from ..quorum.elections import min_insync_replicas
 from ..quorum.in_sync import RETRY_MS, InSync
 from ..transport.messages import ACKS_ALL, LATEST, PartitionProduced
 from ..transport.peer_messages import (
@@ -82,13 +83,17 @@ class Leading:
         self._in_sync = InSync(
             context.config.node_id,
             replica.state,
-            min_insync_replicas=replica.config.min_insync_replicas,
+            min_insync_replicas=self._min_isr,
             log_end=log.log_end_offset,
             acked_offset=replica.acked_offset,
             high_watermark=replica.high_watermark,
             lag_max_ms=context.config.replica_lag_time_max_ms,
             now_ms=context.clock.monotonic_ms(),
         )
+
+    @property
+    def _min_isr(self) -> int:
+        return min_insync_replicas(self._replica.config.min_insync_replicas, self._replica.state)
 
     def begin(self) -> None:
         """Take up the lead."""
@@ -99,7 +104,7 @@ class Leading:
 
     def reconfigured(self) -> None:
         """The partition's state or settings have changed, and this replica leads on in the same epoch."""
-        self._in_sync.configured(self._replica.config.min_insync_replicas)
+        self._in_sync.configured(self._min_isr)
         self._in_sync.committed(self._replica.state, self._now_ms())
         self._advance()
         self._check_isr()
@@ -112,7 +117,7 @@ class Leading:
         replica = self._replica
         try:
             if command.acks == ACKS_ALL:
-                check_in_sync(replica.name, len(replica.state.isr), replica.config.min_insync_replicas)
+                check_in_sync(replica.name, len(replica.state.isr), self._min_isr)
             header = check_batch(command.batch, replica.config, now_ms=replica.context.clock.wall_ms())
         except BrokerError as error:
             replica.refuse_append(command, error)
@@ -334,7 +339,9 @@ class Leading:
     def _ask_for_isr(self, isr: list[tuple[int, int]]) -> None:
         replica = self._replica
         state, context = replica.state, replica.context
-        change = PartitionChange(replica.topic, replica.partition, self._epoch, state.partition_epoch, isr)
+        change = PartitionChange(
+            replica.topic, replica.partition, self._epoch, state.partition_epoch, isr, replica.topic_id
+        )
         request = AlterPartitionRequest(context.config.node_id, context.node_epoch, [change])
         self._asking = True
         call = ("isr", self._epoch, state.partition_epoch)

@@ -16,7 +16,7 @@ from ..errors import (
     DuplicateBrokerRegistrationError,
     StaleBrokerEpochError,
 )
-from ..transport.message_base import PROTOCOL_VERSION
+from ..transport.message_base import Request
 from ..transport.peer_messages import (
     HeartbeatNodeReply,
     HeartbeatNodeRequest,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..quorum.image import NodeImage
-    from ..transport.message_base import Request
     from .context import NodeContext
     from .timers import Timer
 
@@ -55,6 +54,8 @@ class NodeStart(NamedTuple):
     directory_id: str
     incarnation: str
     """Different for each start of the process."""
+    previous_epoch: int = -1
+    """The node epoch of the process that stopped cleanly."""
 
 
 class StepDue(Message):
@@ -155,9 +156,10 @@ class Membership(ReactorActor):
                 start.port,
                 start.rack,
                 start.clean,
-                PROTOCOL_VERSION,
-                PROTOCOL_VERSION,
+                Request.MIN_VERSION,
+                Request.MAX_VERSION,
                 context.was_member,
+                start.previous_epoch,
             )
         )
 

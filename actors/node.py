@@ -6,15 +6,18 @@ import logging
 import os
 import socket
 from dataclasses import replace
+from functools import partial
 from random import Random
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
+from ..errors import ConfigError
 from ..identity import new_id
 from ..log.data_folder import DataFolder
 from ..log.real_disk import RealDisk
 from ..log.validation import warm_up
-from ..transport.join import join_cluster
+from ..transport.join import JoinError, JoinGivenUpError, check_alone, find_nodes, join_cluster, wait_s
 from ..transport.listener import ListenerLimits
 from ..transport.poller import ZmqPoller
 from ..transport.zmq_network import ZmqNetwork
@@ -34,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 _LINGER_MS = 1000
 _JOIN_TIMEOUT_MS = 60_000
+_LOOK_AGAIN_S_MIN = 0.5
+_LOOK_AGAIN_S_MAX = 10.0
 _WARM_UP_AFTER_MS = 250.0
 """Importing the codec competes with the reactor for the interpreter: the first clients are answered before."""
 
@@ -58,40 +63,57 @@ class Node:
         self._disk = RealDisk()
         self._reactor = Reactor(self._clock, self._poller)
         self._clean = False
+        self._epoch = -1
+        """That of this process's registration, or of the one before that has left the folder as it is."""
         self._refusal: ZmqBrokerError | None = None
         self._nodes: dict[int, tuple[str, int]] = {}
         """Where the cluster is, for a node that has just joined it."""
+        self._settled = False
+        """The node takes clients, or is to stop: nobody has to be asked where the cluster is any more."""
         self._flusher: FlushPool
         self._actors: NodeActors
 
     def stop(self, *, hand_over: bool = True) -> None:
         """Begin to stop; returns at once. With hand_over other nodes first lead what this one leads."""
+        self._settled = True
         self._reactor.call_from_thread(lambda: self._begin_stop(hand_over=hand_over))
 
     def _begin_stop(self, *, hand_over: bool) -> None:
         self._actors.begin_stop(hand_over=hand_over)
 
+    def _is_settled(self) -> bool:
+        return self._settled
+
     def run(self) -> None:
         """Start, serve until stopped, and stop."""
-        config = self._config
         try:
-            folder = DataFolder.open(
-                self._disk,
-                config.data_dir,
-                node_id=config.node_id,
-                make_id=new_id,
-                join=self._join if config.join else None,
-            )
-            self._clean = folder.was_clean  # and stays so, if the start is refused before anything is written
-            self._config = replace(config, node_id=folder.node_id)
-            try:
-                if config.join and not self._nodes and not self._has_metadata(folder):
-                    self._join(folder.node_id)  # it had joined, and then learned nothing
-                self._serve(folder)
-            finally:
-                folder.close(clean=self._clean)
+            self._run()
+        except JoinGivenUpError:
+            logger.info("the node stops before it has found a cluster to join")
         finally:
+            self._settled = True
             self._poller.close()
+
+    def _run(self) -> None:
+        config = self._config
+        folder = DataFolder.open(
+            self._disk,
+            config.data_dir,
+            node_id=config.node_id,
+            make_id=new_id,
+            join=self._join if config.join else None,
+        )
+        self._clean = folder.was_clean  # and stays so, if the start is refused before anything is written
+        self._epoch = folder.clean_epoch
+        self._config = replace(config, node_id=folder.node_id)
+        try:
+            if config.join and not self._nodes and not self._has_metadata(folder):
+                self._join(folder.node_id)  # it had joined, and then learned nothing
+            if folder.address:
+                check_alone(folder.address, folder.cluster_id, folder.node_id, self._is_settled)
+            self._serve(folder)
+        finally:
+            folder.close(self._clean, self._epoch)
 
     def _has_metadata(self, folder: DataFolder) -> bool:
         """Whether this node has learned anything of its cluster yet."""
@@ -101,7 +123,7 @@ class Node:
 
     def _join(self, node_id: int) -> tuple[str, int]:
         """Ask the cluster that this node shall join: (cluster id, node id)."""
-        reply = join_cluster(self._config.join.split(","), node_id, _JOIN_TIMEOUT_MS)
+        reply = join_cluster(self._config.join.split(","), node_id, _JOIN_TIMEOUT_MS, self._is_settled)
         self._nodes = {node_id: (host, port) for node_id, host, port in reply.nodes}
         return reply.cluster_id, reply.node_id
 
@@ -129,15 +151,43 @@ class Node:
             try:
                 self._clean = False
                 self._actors.start(socket.gethostname(), self._nodes)
+                folder.note_address(self._actors.address.host, self._actors.address.port)
+                if config.join and not self._nodes:
+                    Thread(target=self._look_for_others, name="look-for-others", daemon=True).start()
                 self._reactor.run()
                 if self._refusal is not None:
                     raise self._refusal
-                self._clean = True
+                self._clean, self._epoch = True, context.node_epoch
             finally:
                 flusher.close()
                 self._actors.shut_down(_LINGER_MS)
         finally:
             network.close()
+
+    def _look_for_others(self) -> None:
+        """Ask the nodes that the settings name where the cluster is: all may have moved while this one was away.
+
+        In a thread of its own, from time to time until the node takes clients: its start never waits for that.
+        """
+        config, cluster_id = self._config, self._actors.context.cluster_id
+        pause_s = _LOOK_AGAIN_S_MIN
+        while not self._settled:
+            try:
+                nodes = find_nodes(config.join.split(","), cluster_id, config.node_id, self._is_settled)
+            except ConfigError as error:
+                logger.error("%s", error)  # noqa: TRY400 - a sentence that says it all
+                return
+            except JoinError as error:
+                self._reactor.call_from_thread(partial(self._refuse_foreign, error))
+                return
+            if nodes and not self._reactor.call_from_thread(partial(self._actors.hint, nodes)):
+                return
+            wait_s(pause_s, self._is_settled)
+            pause_s = min(2 * pause_s, _LOOK_AGAIN_S_MAX)
+
+    def _refuse_foreign(self, error: JoinError) -> None:
+        if not self._settled:  # else its own cluster has found it by other ways
+            self._refuse(error)
 
     def _started(self, address: NodeAddress) -> None:
         logger.info(
@@ -149,6 +199,7 @@ class Node:
             self._config.data_dir,
             os.getpid(),
         )
+        self._settled = True
         self._on_ready(address)
         self._reactor.call_later(_WARM_UP_AFTER_MS, lambda: self._flusher.submit(warm_up, _warm))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     BrokerError,
+    InconsistentTopicIdError,
     LeaderNotAvailableError,
     NotLeaderOrFollowerError,
     OffsetNotAvailableError,
@@ -47,7 +48,7 @@ from .commands import (
 )
 from .context import LOG_KEEPER
 from .following import Following
-from .leader_checks import check_leader_epoch, offset_for
+from .leader_checks import check_followed_epoch, check_leader_epoch, offset_for
 from .leader_cleaner import Clean, Cleaned, CleanOn, LeaderCleaner
 from .leading import Leading
 from .log_care import dir_info, maintain, remove_later
@@ -297,7 +298,11 @@ class Partition(ReplicaLog):
 
     def _follower_at(self, message: FollowerAt) -> None:
         try:
-            leading = self._check_leads(message.leader_epoch)
+            if message.topic_id not in ("", self.topic_id):
+                text = f"the topic {self.topic} has the id {self.topic_id} here, and {message.topic_id} at the follower"
+                raise InconsistentTopicIdError(text)
+            leading = self._check_leads(-1)
+            check_followed_epoch(self.name, self.state.leader_epoch, message.leader_epoch)
         except BrokerError as error:
             Leading.refuse_follower(self, message, error)
             return

@@ -156,6 +156,7 @@ class FollowerAt(Message):
     leader_epoch: int
     fetch_offset: int
     last_fetched_epoch: int
+    topic_id: str = ""
 
 
 class FollowerReady(Message):

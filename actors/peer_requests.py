@@ -8,8 +8,15 @@ from ..errors import BrokerError, BrokerIdNotRegisteredError, BrokerNotAvailable
 from ..quorum.node_decisions import describe_cluster
 from ..transport.cluster_messages import DescribeClusterRequest
 from ..transport.internal_topics import OFFSETS_TOPIC
-from ..transport.peer_messages import ClaimGroupRequest, ForwardRequest, ReleaseGroupRequest, ReplicaFetchRequest
-from ..transport.quorum_messages import QUORUM_REQUESTS
+from ..transport.peer_messages import (
+    PEER_REQUESTS,
+    ClaimGroupRequest,
+    ForwardRequest,
+    JoinClusterRequest,
+    ReleaseGroupRequest,
+    ReplicaFetchRequest,
+)
+from ..transport.quorum_messages import QUORUM_REQUESTS, DescribeQuorumRequest
 from .calls import Call
 from .commands import ClaimGroup, ReleaseGroup
 from .context import CONTROLLER, QUORUM, replica_server_address
@@ -121,6 +128,9 @@ class DescribeClusterCall(Call):
         context = self.session.context
         self.reply(describe_cluster(context.image, context.cluster_id, context.controller_id))
 
+
+NODES_ONLY = frozenset({*PEER_REQUESTS, *QUORUM_REQUESTS} - {JoinClusterRequest, DescribeQuorumRequest})
+"""Requests that are taken only from who has said that it is a node of this cluster."""
 
 PEER_CALLS: dict[type[Request], Callable[[CallOwner, Any, int, int], Call]] = {
     **dict.fromkeys(QUORUM_REQUESTS, QuorumRequestCall),

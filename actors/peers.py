@@ -268,7 +268,7 @@ class PeerLinkActor(ReactorActor):
         )
         self._greeting_id = self._take_id()
         self._greeting_deadline_ms = context.clock.monotonic_ms() + context.config.handshake_ivl_ms
-        if self._link.send([encode_request(greeting, self._greeting_id)]) is SendResult.SENT:
+        if self._link.send([encode_request(greeting, self._greeting_id, greeting.MIN_VERSION)]) is SendResult.SENT:
             self._set_timer(self._greeting_deadline_ms)
         # Else the connection is gone again, and that news is under way.
 

@@ -19,6 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import BrokerError, CorruptMessageError, NetworkError, UnknownServerError
+from ..transport.config_messages import BROKER_RESOURCE
 from ..transport.network import LinkState
 from ..transport.peer_messages import ReplicaFetchReply, ReplicaFetchRequest, ReplicaPosition, ReplicaState
 from .actor import ReactorActor
@@ -298,7 +299,8 @@ class ReplicaFetcher(ReactorActor):
 
     def _charge(self, key: Key, size: int) -> None:
         """Count bytes of a partition that is being added here against their rate."""
-        rate = self.context.config.replication_throttled_rate
+        set_for_all = self.context.image.config_of(BROKER_RESOURCE, "").get("replication.throttled.rate")
+        rate = self.context.config.replication_throttled_rate if set_for_all is None else int(set_for_all)
         if rate == 0:
             self._bucket, self._throttled_until_ms = None, 0.0
             return

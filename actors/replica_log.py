@@ -34,6 +34,7 @@ class ReplicaLog(ReactorActor):
         super().__init__()
         self.context = context
         self.topic = topic
+        self.topic_id = context.image.topics[topic].topic_id
         self.partition = partition
         self.state: PartitionImage = context.image.topics[topic].partitions[partition]
         self.config: TopicConfig = context.config.topic_config(context.image.config_of(TOPIC_RESOURCE, topic))
@@ -63,8 +64,8 @@ class ReplicaLog(ReactorActor):
     def open(self) -> bool:
         """Open the log, which recovers it if the node had not stopped cleanly; False if that cannot be."""
         try:
-            topic_id = self.context.image.topics[self.topic].topic_id
-            self.log = self.context.folder.open_log(self.name, self.config, self.context.clock.wall_ms(), topic_id)
+            now_ms = self.context.clock.wall_ms()
+            self.log = self.context.folder.open_log(self.name, self.config, now_ms, self.topic_id)
         except (OSError, BrokerError) as error:
             self._offline = f"its log cannot be opened: {error}"
             logger.error("partition %s is offline: %s", self.name, self._offline)  # noqa: TRY400 - one sentence is enough

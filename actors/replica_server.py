@@ -295,6 +295,7 @@ class ReplicaServer(ReactorActor):
                 position.leader_epoch,
                 position.fetch_offset,
                 position.last_fetched_epoch,
+                position.topic_id,
             ),
         )
         if not told:

@@ -8,7 +8,7 @@ from ..errors import InvalidRequestError, InvalidRequiredAcksError, InvalidTopic
 from ..quorum.decisions import check_topic_name
 from ..quorum.internal_topics import check_not_internal
 from ..setting_values import value_text
-from ..settings import broker_entries, group_entries, topic_entries
+from ..settings import broker_entries, cluster_entries, group_entries, topic_entries
 from ..transport.cluster_messages import CLUSTER_REQUESTS
 from ..transport.config_messages import (
     BROKER_RESOURCE,
@@ -332,6 +332,8 @@ class DescribeConfigsCall(Call):
             entries = group_entries(context.config.group_defaults, overrides)
         elif resource_type == BROKER_RESOURCE and name == str(context.config.node_id):
             entries = broker_entries(context.config)
+        elif resource_type == BROKER_RESOURCE and not name:
+            entries = cluster_entries(context.config, overrides)
         else:
             code, message = _no_such_resource(resource_type, name, context.config.node_id)
             return ResourceConfigs(resource_type, name, code, message)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     BrokerError,
+    BrokerNotAvailableError,
+    ClusterAuthorizationFailedError,
     DuplicateBrokerRegistrationError,
     InconsistentClusterIdError,
     InvalidRequestError,
@@ -38,6 +40,7 @@ from ..transport.network import SendResult
 from .actor import ReactorActor
 from .commands import Answer, Drain, Frames, Readable, Refusal
 from .peer_commands import NodeActive
+from .peer_requests import NODES_ONLY
 from .requests import open_call
 
 if TYPE_CHECKING:
@@ -55,6 +58,8 @@ MAX_OPEN_CALLS = 1000
 """Requests of one client that are worked on at a time; more of them are parked."""
 
 _RETRY_SEND_MS = 5.0
+_PATIENCE_MS = 2_000.0
+"""How long a request may wait for the node to become active."""
 
 
 class ClientSession(ReactorActor):
@@ -81,6 +86,7 @@ class ClientSession(ReactorActor):
         self._rates: dict[Direction, int] = {}
         self._rates_from: MetadataImage | None = None
         self._deadline_timer: Timer | None = None
+        self._patience_timer: Timer | None = None
         self._idle_timer: Timer | None = None
         self._last_heard_ms = context.clock.monotonic_ms()
 
@@ -123,6 +129,8 @@ class ClientSession(ReactorActor):
         if self._parked or not self._may_begin():
             self._parked.append(frames)
             self.context.counters["requests-parked"] += 1
+            if not self.context.active and self._patience_timer is None:
+                self._patience_timer = self.reactor.call_later(_PATIENCE_MS, self._refuse_parked)
             return
         self._begin(frames, size)
 
@@ -150,6 +158,21 @@ class ClientSession(ReactorActor):
                 self._begin(frames, sum(map(len, frames)))
         finally:
             self._beginning = False
+
+    def _refuse_parked(self) -> None:
+        """The node is not active yet, and may not be for long: say so, instead of nothing."""
+        self._patience_timer = None
+        if self.context.active:
+            return
+        parked, self._parked = self._parked, deque()
+        for frames in parked:
+            api, correlation_id = readable_header(frames[0] if frames else b"")
+            if api == CloseRequest.API:
+                self._begin(frames, sum(map(len, frames)))
+            else:
+                error = BrokerNotAvailableError(_why_not_active(self.context))
+                self.context.counters["requests-refused"] += 1
+                self._refuse(api, correlation_id, sum(map(len, frames)), error)
 
     def _begin(self, frames: list[bytes], size: int) -> None:
         counters = self.context.counters
@@ -186,6 +209,9 @@ class ClientSession(ReactorActor):
                 if not call.closed:  # the reply to the one before may have found the connection gone
                     call.drain()
             self._leave_if_done()
+        elif type(request) in NODES_ONLY and not self._is_node:
+            message = f"{type(request).__name__} is for nodes, and this client has not said that it is one"
+            raise ClusterAuthorizationFailedError(message)
         else:
             call = open_call(self, request, correlation_id, size, frames)
             self._calls[call] = None
@@ -206,7 +232,7 @@ class ClientSession(ReactorActor):
             raise DuplicateBrokerRegistrationError(message)
         self.client_id = request.client_id
         self._greeted = True
-        self._is_node = request.node_id >= 0
+        self._is_node = request.node_id >= 0 and request.cluster_id is not None
         self._rates_from = None
         return ApiVersionsReply(
             cluster_id=cluster_id,
@@ -386,10 +412,10 @@ class ClientSession(ReactorActor):
         self._let_go()
 
     def _let_go(self) -> None:
-        for timer in (self._deadline_timer, self._outbox_timer, self._idle_timer):
+        for timer in (self._deadline_timer, self._outbox_timer, self._idle_timer, self._patience_timer):
             if timer is not None:
                 timer.cancel()
-        self._deadline_timer = self._outbox_timer = self._idle_timer = None
+        self._deadline_timer = self._outbox_timer = self._idle_timer = self._patience_timer = None
         for call in list(self._calls):
             call.closed = True
             call.abandon()
@@ -402,3 +428,16 @@ class ClientSession(ReactorActor):
         self._outbox.clear()
         self._count_unsent(-self._outbox_bytes)
         self.context.quotas.forget(self.client_id, self.context.clock.monotonic_ms())
+
+
+def _why_not_active(context: NodeContext) -> str:
+    """Say what a node that has started is waiting for."""
+    voters = sorted(node_id for node_id, _ in context.image.voters)
+    if context.controller_id == -1:
+        among = f" of the voters {voters}" if voters else ""
+        why = f"it knows of no controller; a majority{among} has to reach one another for that"
+    elif context.node_epoch == -1:
+        why = f"it is not registered with the controller, node {context.controller_id}, yet"
+    else:
+        why = "it is registered, and has yet to open its partitions and to catch up with the metadata"
+    return f"node {context.config.node_id} does not serve clients yet: {why}"

@@ -25,8 +25,9 @@ from ..errors import (
 )
 from ..group_config import NO_DEAD_LETTER_TOPIC
 from ..setting_values import parse, value_text
-from ..settings import group_setting, normalised_overrides, topic_setting
+from ..settings import cluster_setting, group_setting, normalised_overrides, topic_setting
 from ..transport.config_messages import (
+    BROKER_RESOURCE,
     CLIENT_RESOURCE,
     GROUP_RESOURCE,
     TOPIC_RESOURCE,
@@ -193,13 +194,13 @@ def _check_assignments(image: MetadataImage, wanted: NewTopic) -> None:
             message = (
                 f"partition {partition} of {wanted.topic} is assigned to node {unknown[0]}, which is not in the cluster"
             )
-            raise InvalidReplicationFactorError(message)
+            raise InvalidReplicaAssignmentError(message)
         if not replicas or len(set(replicas)) != len(replicas) or len(replicas) != factor:
             message = (
                 f"partition {partition} of {wanted.topic} is assigned to nodes {replicas}: every partition needs the"
                 " same number of different nodes"
             )
-            raise InvalidReplicationFactorError(message)
+            raise InvalidReplicaAssignmentError(message)
         if not any(image.nodes[node].may_lead for node in replicas):
             message = f"none of the nodes {replicas} of partition {partition} of {wanted.topic} can lead it now"
             raise InvalidReplicaAssignmentError(message)
@@ -323,10 +324,13 @@ def _alter(image: MetadataImage, change: ResourceChange, config: BrokerConfig) -
         normal, dropped = _altered_quotas(change, given)
     elif change.type == GROUP_RESOURCE:
         normal, dropped = _altered_group(image, change, given, config)
+    elif change.type == BROKER_RESOURCE and not change.name:
+        normal, dropped = _altered_cluster(change, given)
     else:
         message = (
             f"settings of resource type {change.type} cannot be changed; those of topics ({TOPIC_RESOURCE}), share"
-            f" groups ({GROUP_RESOURCE}) and clients ({CLIENT_RESOURCE}) can"
+            f" groups ({GROUP_RESOURCE}), clients ({CLIENT_RESOURCE}) and, by an empty name, of all nodes"
+            f" ({BROKER_RESOURCE}) can"
         )
         raise InvalidRequestError(message)
     records: list[MetadataRecord] = []
@@ -378,6 +382,15 @@ def _altered_group(
         }
         after = {**image.config_of(GROUP_RESOURCE, change.name), **normal}
         _check_dead_letter_topic(config.group_defaults.with_overrides(after).errors_deadletterqueue_topic_name)
+    except ConfigError as error:
+        raise InvalidConfigError(error.message) from error
+    return normal, [settings[key].name for key, value in change.configs if value is None]
+
+
+def _altered_cluster(change: ResourceChange, given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    try:
+        settings = {key: cluster_setting(key) for key, _ in change.configs}
+        normal = {settings[key].name: value_text(parse(settings[key], key, text)) for key, text in given.items()}
     except ConfigError as error:
         raise InvalidConfigError(error.message) from error
     return normal, [settings[key].name for key, value in change.configs if value is None]

@@ -42,7 +42,7 @@ class Losses(NamedTuple):
     doubtful: AbstractSet[int] = _NONE
     """They did not stop cleanly, and may lack what was not flushed."""
     wiped: AbstractSet[int] = _NONE
-    """They have another folder than before, and lack everything. These are doubtful too."""
+    """They have another folder than before, or an old copy of it, and lack what they had. These are doubtful too."""
 
 
 NO_LOSSES = Losses()

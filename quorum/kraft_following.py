@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..transport.quorum_messages import FetchSnapshotReply, FetchSnapshotRequest, QuorumFetchReply, QuorumFetchRequest
 from .kraft_core import KraftCore
 from .kraft_leader import Leader
-from .kraft_roles import Download, Follower, Prospective, Pull, Unattached
+from .kraft_roles import Download, Follower, Prospective, Pull, Resigned, Unattached
 from .kraft_types import (
     NEVER,
     AppendFetched,
@@ -50,16 +50,17 @@ class Following(KraftCore):
         return self._pull.retry_at_ms
 
     def _could_be_asked(self) -> list[int]:
-        """The leader; without one, anybody, except that a voter asks the other voters for their votes instead."""
+        """The leader; without one, anybody, except that who may be elected asks the voters for their votes instead."""
         role = self._role
         if isinstance(role, Follower):
             return [role.leader_id]
-        if not isinstance(role, Unattached | Prospective):
+        stands = self.is_voter and self._may_stand()
+        if not isinstance(role, Unattached | Prospective) and (stands or not isinstance(role, Resigned)):
             return []
         voters = self._voters.latest
         known = dict.fromkeys([*voters, *self._peers])
         known.pop(self._me.node_id, None)
-        asked = [node_id for node_id in known if not (self.is_voter and node_id in voters)]
+        asked = [node_id for node_id in known if not (stands and node_id in voters)]
         return [node_id for node_id in asked if node_id not in self._gone] or asked
 
     def _whom_to_fetch_from(self) -> int:

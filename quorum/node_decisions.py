@@ -19,7 +19,7 @@ from ..transport.message_base import Body
 from ..transport.peer_messages import HeartbeatNodeReply, JoinClusterReply, RegisterNodeReply
 from .balance import drain_moves
 from .decision import Decision
-from .elections import Losses, node_elections
+from .elections import NO_LOSSES, Losses, node_elections
 from .image import apply
 from .reassignment import begin
 from .records import NextNodeId, RegisterNode, RemoveNode, SetNodeState, SetProtocolVersion
@@ -36,7 +36,9 @@ def register_node(image: MetadataImage, request: RegisterNodeRequest, config: Br
     """A node has started; alive: the process that is registered under its id is believed to live.
 
     Replies RegisterNodeReply. The same incarnation again gets the same epoch. All leaderships and ISR memberships of
-    the one before end as by fencing; after an unclean start, or with another folder, it leaves every ELR too.
+    the one before end as by fencing; after an unclean start, or with another folder, it leaves every ELR too. A start
+    is clean only if the process that stopped cleanly is the one that was registered last (KIP-966): else the folder is
+    a copy from before, and lacks what was written since, as another folder does.
 
     Raises BrokerIdNotRegisteredError (removed from the cluster), DuplicateBrokerRegistrationError,
     UnsupportedVersionError, InvalidRequestError.
@@ -50,13 +52,14 @@ def register_node(image: MetadataImage, request: RegisterNodeRequest, config: Br
             f"node {node_id} is registered and alive at {before.host}:{before.port}: two processes cannot be one node"
         )
         raise DuplicateBrokerRegistrationError(message)
+    losses = _losses(request, before)
     records: list[MetadataRecord] = [
         RegisterNode(
             node_id,
             request.host,
             request.port,
             request.rack,
-            request.clean,
+            request.clean and not losses.doubtful,
             request.directory_id,
             request.incarnation,
             request.min_version,
@@ -67,10 +70,19 @@ def register_node(image: MetadataImage, request: RegisterNodeRequest, config: Br
     if node_id >= image.next_node_id:
         records.append(NextNodeId(node_id + 1))
     after = apply(image, records, TOPIC_RESOURCE)
-    wiped = before is not None and before.directory_id not in ("", request.directory_id)
-    node, nobody = frozenset([node_id]), frozenset[int]()
-    losses = Losses(node if wiped or not request.clean else nobody, node if wiped else nobody)
     return Decision([*records, *node_elections(after, config, node_id, losses)], reply)
+
+
+def _losses(request: RegisterNodeRequest, before: NodeImage | None) -> Losses:
+    """What the node may lack of what it had."""
+    if before is None:
+        return NO_LOSSES
+    node = frozenset([request.node_id])
+    says_last_epoch = request.previous_epoch == before.epoch
+    is_old_copy = request.clean and request.previous_epoch >= 0 and not says_last_epoch
+    if is_old_copy or before.directory_id not in ("", request.directory_id):
+        return Losses(doubtful=node, wiped=node)
+    return NO_LOSSES if request.clean and says_last_epoch else Losses(doubtful=node)
 
 
 def _check_registration(image: MetadataImage, request: RegisterNodeRequest) -> None:

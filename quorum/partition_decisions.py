@@ -10,6 +10,7 @@ from ..errors import (
     ElectionNotNeededError,
     EligibleLeadersNotAvailableError,
     FencedLeaderEpochError,
+    InconsistentTopicIdError,
     IneligibleReplicaError,
     InvalidRequestError,
     InvalidUpdateVersionError,
@@ -80,6 +81,10 @@ def _altered(states: PartitionStates, node_id: int, change: PartitionChange) -> 
 
 def _check_change(image: MetadataImage, state: PartitionImage, node_id: int, change: PartitionChange) -> None:
     name = f"{change.topic}-{change.partition}"
+    topic_id = image.topics[change.topic].topic_id
+    if change.topic_id not in ("", topic_id):
+        message = f"the topic {change.topic} has the id {topic_id}, and this is about {change.topic_id}"
+        raise InconsistentTopicIdError(message)
     epochs = f"{name} is in leader epoch {state.leader_epoch}, and this is about {change.leader_epoch}"
     if change.leader_epoch < state.leader_epoch:
         raise FencedLeaderEpochError(epochs)

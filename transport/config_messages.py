@@ -15,14 +15,16 @@ CLIENT_RESOURCE = 256
 
 
 class Resource(Body):
-    """What has settings: a topic by name, a broker by its id as text, a client by its client id."""
+    """What has settings: a topic by name, a broker by its id as text or all by "", a client by its client id."""
 
     type: Int16
     name: Name
 
 
 class ConfigValue(Body):
-    """A setting, its value as text, and where it comes from: "topic", "group", "broker", "client" or "default"."""
+    """A setting, its value as text, and where it comes from: "topic", "group", "cluster", "broker", "client" or
+    "default".
+    """
 
     name: str
     value: str

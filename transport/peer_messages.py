@@ -20,6 +20,8 @@ class ReplicaPosition(Body):
     fetch_offset: Int64
     last_fetched_epoch: Int32
     """The epoch of the follower's last record; -1: it has none."""
+    topic_id: Name = ""
+    """Which topic of that name; a follower may not know yet that it was deleted and created anew (KIP-516)."""
 
 
 class ReplicaState(Body):
@@ -94,6 +96,8 @@ class RegisterNodeRequest(Request):
     """The protocol versions that it speaks."""
     was_member: bool = False
     """Whether the metadata in its folder has it as a node of this cluster: if the cluster has not, it was removed."""
+    previous_epoch: Int64 = -1
+    """The node epoch of the process that stopped so: not the latest one if the folder is an old copy (KIP-966)."""
 
 
 class HeartbeatNodeReply(Body):
@@ -145,6 +149,7 @@ class PartitionChange(Body):
     leader_epoch: Int32
     partition_epoch: Int32
     new_isr: list[tuple[Int32, Int64]]
+    topic_id: Name = ""
 
 
 class PartitionChanged(Body):
