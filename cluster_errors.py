@@ -19,6 +19,13 @@ class ReplicaNotAvailableError(RetriableError):
     name = "REPLICA_NOT_AVAILABLE"
 
 
+class ClusterAuthorizationFailedError(BrokerError):
+    """Only a node of the cluster may ask that."""
+
+    code = 31
+    name = "CLUSTER_AUTHORIZATION_FAILED"
+
+
 class InvalidReplicaAssignmentError(BrokerError):
     """The replicas that were named cannot host the partition."""
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 from .cluster_errors import (
     BrokerIdNotRegisteredError,
     BrokerNotAvailableError,
+    ClusterAuthorizationFailedError,
     DuplicateBrokerRegistrationError,
     DuplicateVoterError,
     ElectionNotNeededError,
@@ -85,6 +86,7 @@ __all__ = [
     "BufferTimeoutError",
     "ClientError",
     "ClosedError",
+    "ClusterAuthorizationFailedError",
     "CommitFailedError",
     "ConfigError",
     "CoordinatorLoadInProgressError",

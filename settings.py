@@ -11,7 +11,7 @@ name or a value that is not allowed is a ConfigError that names the setting, the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from .broker_config import BROKER_SETTINGS, BrokerConfig
 from .errors import ConfigError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BROKER_SETTINGS",
+    "CLUSTER_SETTINGS",
     "GROUP_SETTINGS",
     "TOPIC_SETTINGS",
     "BrokerConfig",
@@ -34,6 +35,8 @@ __all__ = [
     "broker_config",
     "broker_entries",
     "broker_setting",
+    "cluster_entries",
+    "cluster_setting",
     "group_entries",
     "group_setting",
     "load_broker_config",
@@ -44,9 +47,9 @@ __all__ = [
     "topic_setting",
 ]
 
-Source = Literal["topic", "group", "broker", "default"]
-"""Where a value comes from: the topic's or group's own override, the broker's file or command line, or the built-in
-default."""
+Source = Literal["topic", "group", "cluster", "broker", "default"]
+"""Where a value comes from: the topic's or group's own override, what was set for all nodes, the broker's file or
+command line, or the built-in default."""
 
 
 class Entry(NamedTuple):
@@ -120,6 +123,32 @@ def load_broker_config(file: str | None, pairs: Sequence[str]) -> BrokerConfig:
         setting = broker_setting(name)
         values[setting.broker_name or setting.name] = value.strip()
     return broker_config(values)
+
+
+CLUSTER_SETTINGS: Final = ("replication.throttled.rate",)
+"""The broker's settings that can be changed while the nodes run, for all of them at once."""
+
+
+def cluster_setting(name: str) -> Setting:
+    """Find a broker's setting that can be changed while it runs. Raises ConfigError."""
+    setting = broker_setting(name)
+    if setting.name not in CLUSTER_SETTINGS:
+        message = (
+            f"{setting.name} is read when a node starts; of the brokers' settings only {', '.join(CLUSTER_SETTINGS)}"
+            " can be changed while they run"
+        )
+        raise ConfigError(message)
+    return setting
+
+
+def cluster_entries(config: BrokerConfig, overrides: Mapping[str, Value]) -> Iterator[Entry]:
+    """Yield the settings that can be changed for all nodes at once."""
+    for entry in broker_entries(config):
+        if entry.setting.name in overrides:
+            value = parse(entry.setting, entry.setting.name, overrides[entry.setting.name])
+            yield Entry(entry.setting, value, "cluster")
+        elif entry.setting.name in CLUSTER_SETTINGS:
+            yield entry
 
 
 def broker_entries(config: BrokerConfig) -> Iterator[Entry]:

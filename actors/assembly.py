@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from .acceptor import Acceptor
 from .commands import Drain
 from .context import CONTROLLER, LOG_KEEPER, MEMBERSHIP, METADATA_KEEPER, PEERS, QUORUM, NodeContext
-from .cluster_controller import Controller
+from .controller import Controller
 from .elsewhere import ELSEWHERE, Elsewhere
 from .log_keeper import LogKeeper
 from .membership import Membership, NodeStart

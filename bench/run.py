@@ -27,12 +27,14 @@ from rows import (
     commits,
     compaction,
     consume,
+    failover,
     latency,
     memory,
     produce,
     queues,
     rebalance,
     recovery,
+    replication,
     startup,
 )
 from rows.broker import BrokerUnderTest
@@ -56,6 +58,8 @@ ROWS: tuple[Row, ...] = (
     *queues.ROWS,
     *rebalance.ROWS,
     *commits.ROWS,
+    *replication.ROWS,
+    *failover.ROWS,
 )
 ROUNDS = 5
 QUICK_ROUNDS = 2

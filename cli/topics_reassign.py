@@ -8,6 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
+from ..client.admin_types import ConfigResource
 from ..client.types import TopicPartition
 from ..errors import ConfigError
 from .common import add_server, natural, positive, topic_name
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..client.admin import Admin, TopicDescription
+
+
+THROTTLE = "replication.throttled.rate"
 
 
 def node_list(text: str) -> list[int]:
@@ -42,6 +46,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     what.add_argument("--replication-factor", type=positive, metavar="N", help="how many replicas it shall have")
     what.add_argument("--cancel", action="store_true", help="go back to the replicas of before")
+    parser.add_argument(
+        "--throttle",
+        metavar="BYTES/S",
+        help="how much each node may fetch for new replicas, for example 50MB, until all moves are done; 0: no limit",
+    )
     add_waiting(parser)
     add_server(parser)
 
@@ -55,15 +64,26 @@ def run(args: Namespace) -> int:
             message = f"topic {args.topic} has {len(topic.partitions)} partitions, and no partition {max(numbers)}"
             raise ConfigError(message)
         moves = _moves(client, args, topic, numbers)
+        if args.throttle is not None:
+            client.alter_configs({ConfigResource.all_brokers(): {THROTTLE: args.throttle}})
         if moves:
             client.alter_partition_reassignments(moves)
         if args.cancel:
             print(f"{len(moves)} partitions of {args.topic} go back to the replicas of before")
         elif wait_until_done(args, lambda: _left(client, args.topic)):
+            _end_throttle(client)
             print(f"topic {args.topic}: every partition is where it shall be")
         else:
             print(f"{len(moves)} partitions of {args.topic} are being moved")
     return 0
+
+
+def _end_throttle(client: Admin) -> None:
+    """Take a limit back once nothing moves any more, whoever has set it."""
+    if not client.list_partition_reassignments():
+        everywhere = ConfigResource.all_brokers()
+        if client.describe_configs([everywhere])[everywhere][THROTTLE].source == "cluster":
+            client.alter_configs({everywhere: {THROTTLE: None}})
 
 
 def _moves(

@@ -91,6 +91,11 @@ class ConfigResource:
         return cls(BROKER_RESOURCE, str(node_id))
 
     @classmethod
+    def all_brokers(cls) -> ConfigResource:
+        """Name all nodes at once, for what can be changed while they run."""
+        return cls(BROKER_RESOURCE, "")
+
+    @classmethod
     def client(cls, client_id: str) -> ConfigResource:
         """Name the clients of a client id; "": all that have no quotas of their own."""
         return cls(CLIENT_RESOURCE, client_id)

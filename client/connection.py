@@ -245,7 +245,7 @@ class Connection:
         self.state = State.GREETING
         greeting = ApiVersionsRequest(self._io.options.name[:1024], SOFTWARE, self._io.cluster_id)
         call = Call(greeting, self._greeted, FOREVER)  # the state's own deadline holds it
-        self._transmit(dealer, call, encode_request(greeting, self._take_id()))
+        self._transmit(dealer, call, encode_request(greeting, self._take_id(), greeting.MIN_VERSION))
 
     def _greeted(self, outcome: Answer | ZmqBrokerError) -> None:
         if isinstance(outcome, ZmqBrokerError):

@@ -4,7 +4,8 @@ Files, in Kafka's formats: ``.lock`` (held by the process that uses the folder),
 an id of the folder's own, by which the cluster notices that a node has come back with another disk),
 ``recovery-point-offset-checkpoint``, ``log-start-offset-checkpoint`` and ``cleaner-offset-checkpoint`` (one line a
 partition), and ``.kafka_cleanshutdown``, there only while no process uses the folder and the last one closed
-everything.
+everything: it holds the node epoch of that process, by which the cluster tells an old copy of the folder (KIP-966).
+``node.address`` is our own: where the node was last, so that a copy of the folder can ask whether the node lives.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 META_NAME = "meta.properties"
+ADDRESS_NAME = "node.address"
 CLEAN_NAME = ".kafka_cleanshutdown"
 RECOVERY_POINTS_NAME = "recovery-point-offset-checkpoint"
 LOG_STARTS_NAME = "log-start-offset-checkpoint"
@@ -39,6 +41,7 @@ TOPIC_ID_NAME = "partition.metadata"
 _PARTITION = re.compile(r"[A-Za-z0-9._-]{1,249}-(0|[1-9][0-9]*)")
 _TOPIC_ID = re.compile(rb"version: 0\ntopic_id: \S+\n")
 _DELETED = re.compile(r".*\.[0-9]+-delete")
+_CLEAN = re.compile(rb'\{"version":0,"brokerEpoch":([0-9]{1,18})\}')
 
 
 class DataFolderError(ZmqBrokerError):
@@ -70,6 +73,8 @@ class DataFolder:
         """This folder's own id, for as long as it lives; a copy of the folder has the same."""
         self.was_clean = False
         """Whether the last process closed everything: logs are then opened without a scan."""
+        self.clean_epoch = -1
+        """The node epoch of the process that did so; -1: it had none, or did not say."""
         self.warnings: list[str] = []
         """One sentence for each thing that was wrong and could be made good."""
         self._recovery_points: dict[str, int] = {}
@@ -211,6 +216,8 @@ class DataFolder:
             self._first_dirty = self._read_checkpoint(FIRST_DIRTY_NAME) or {}
         if self._disk.exists(clean):
             self.was_clean = True
+            found = _CLEAN.fullmatch(self._disk.read_file(clean))
+            self.clean_epoch = int(found[1]) if found else -1
             self._disk.remove(clean)
             self._disk.sync_folder(self.path)
         for name in self._disk.list(self.path):
@@ -232,6 +239,24 @@ class DataFolder:
             reason = str(error)
         self._warn(f"{path} is lost ({reason}): the logs are looked through instead")
         return None
+
+    @property
+    def address(self) -> str:
+        """Where the node that has this folder was reached last, as ``HOST:PORT``; empty: not known."""
+        path = self._file(ADDRESS_NAME)
+        try:
+            return self._disk.read_file(path).decode().strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
+
+    def note_address(self, host: str, port: int) -> None:
+        """Write down where the node is reached now; if the disk refuses, it is only not known next time."""
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if address != self.address:
+            try:
+                self._disk.replace_file(self._file(ADDRESS_NAME), f"{address}\n".encode(), durable=False)
+            except OSError as error:
+                self._warn(f"{self._file(ADDRESS_NAME)} could not be written: {error.strerror or error}")
 
     def partition_folders(self) -> list[str]:
         """The names of all logs' folders, sorted."""
@@ -370,8 +395,11 @@ class DataFolder:
 
         return write
 
-    def close(self, clean: bool) -> None:  # noqa: FBT001  the one thing a caller says
-        """Give the folder back. Only with clean, and if all logs closed well, does the next start trust it."""
+    def close(self, clean: bool, epoch: int = -1) -> None:  # noqa: FBT001  the one thing that every caller says
+        """Give the folder back. Only with clean, and if all logs closed well, does the next start trust it.
+
+        epoch is the node epoch that this process had: the cluster trusts it only if no other has come after it.
+        """
         if self._closed:
             return
         try:
@@ -386,7 +414,8 @@ class DataFolder:
                 self._logs[name].abandon()
             self.write_checkpoints()
             if clean and not self._lost:
-                self._disk.replace_file(self._file(CLEAN_NAME), b"")
+                marker = b'{"version":0,"brokerEpoch":%d}' % epoch if epoch >= 0 else b""
+                self._disk.replace_file(self._file(CLEAN_NAME), marker)
         finally:
             self._closed = True
             self._lock.release()

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from .faults import NODES_MAX, Plan
-from .mutations import MUTATIONS
+from .cluster_mutations import MUTATIONS
 from .run import run
 from .runner import plans_from, replay, run_mutations, run_seeds, say
 
@@ -18,6 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=2, help="processes to run them in")
     parser.add_argument("--seed", type=int, help="run this one seed and print its trace")
     parser.add_argument("--nodes", type=int, default=NODES_MAX, help="the most nodes that a cluster may have")
+    parser.add_argument("--nodes-min", type=int, default=Plan.nodes_min, help="the fewest nodes that it may have")
     parser.add_argument("--clients", type=int, default=Plan.clients_max, help="the most clients of each kind")
     parser.add_argument("--length", type=float, default=1.0, help="how much of the phase with faults is run, up to 1")
     parser.add_argument("--without", default="", help="kinds of faults and clients to leave out, with commas")
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.start if options.seed is None else options.seed,
         without=frozenset(name for name in options.without.split(",") if name),
         nodes_max=options.nodes,
+        nodes_min=options.nodes_min,
         clients_max=options.clients,
         length=options.length,
     )

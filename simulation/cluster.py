@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Self
 
 from ..actors.reactor import NodeFatalError
-from ..errors import ZmqBrokerError
+from ..errors import StorageError, ZmqBrokerError
 from ..settings import broker_config
 from ..transport.peer_messages import JoinClusterReply, JoinClusterRequest
 from .client import SimClient
@@ -62,7 +62,7 @@ class SimNode:
         rate = 1.0 + self._random.uniform(-_DRIFT, _DRIFT)
         self.clock = SimClock(world, rate=rate, skew_ms=self._random.uniform(-_SKEW_MS, _SKEW_MS))
         addresses = ",".join(address.removeprefix("tcp://") for address in join)
-        place = {"node_id": node_id, "listen": self.address, "data_dir": _FOLDER, "join": addresses}
+        place: dict[str, Any] = {"node_id": node_id, "listen": self.address, "data_dir": _FOLDER, "join": addresses}
         self._config = broker_config({**settings, **place})
         self._machine = Machine(world, self.name, self.disk, self.clock, self.host, network, self.flushing)
         self._joiner = SimClient(world, network, self.name, join) if join else None
@@ -144,7 +144,7 @@ class SimNode:
             self._trace("has stopped")
         elif isinstance(error, NodeFatalError) and failed_fsync:
             self._trace("dies of the failed flush")
-        elif self.disk.capacity_bytes is not None and not isinstance(error, NodeFatalError):
+        elif self.disk.capacity_bytes is not None and _is_refusal(error):
             self._trace(f"ends: {error}")
         else:
             cause = error.__cause__ or error
@@ -239,6 +239,11 @@ class SimNode:
         self._world.trace(self.name, text)
 
 
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a node ended since its disk took nothing more, and not by a broken invariant."""
+    return not isinstance(error, NodeFatalError) or isinstance(error.__cause__, StorageError)
+
+
 class Cluster:
     """All nodes."""
 
@@ -276,18 +281,25 @@ class Cluster:
 class LogCapture(logging.Handler):
     """Brings the nodes' log lines into the trace; an exception that nobody expected is a violation."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, cluster: Cluster) -> None:
         super().__init__(logging.INFO if world.traced else logging.WARNING)
         self._world = world
+        self._cluster = cluster
         self._loggers = [logging.getLogger(name) for name in ("zmqbroker", "pykka")]
         self._before: list[tuple[int, bool]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a line in."""
         text = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None and record.levelno >= logging.ERROR:
-            self._world.violated("exception", f"{self._world.active}: {text}: {record.exc_info[1]!r}")
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and record.levelno >= logging.ERROR and not self._excused(error):
+            self._world.violated("exception", f"{self._world.active}: {text}: {error!r}")
         self._world.show(self._world.active, f"{record.levelname}: {text}")
+
+    def _excused(self, error: BaseException) -> bool:
+        """A node whose disk is full ends if it has to promise something to the quorum."""
+        node = self._cluster.node_at(self._world.active)
+        return isinstance(error, StorageError) and node is not None and node.disk.capacity_bytes is not None
 
     def __enter__(self) -> Self:
         for source in self._loggers:

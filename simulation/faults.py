@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .cluster import Cluster, SimNode
+    from .truth import Truth
     from .world import World
 
 NODES_MAX = 5
@@ -33,6 +34,8 @@ KINDS = (
     "failed-flush",
     "full-disk",
     "clock",
+    "kill-leader",
+    "loss",
 )
 
 
@@ -42,6 +45,7 @@ _ON_SHARES = {"kill": 0.5, "power": 0.5}
 _CUT_OFF_SHARE = 0.4
 _AMBUSH_MS = 1.5
 _AMBUSH_TRIES = 200
+_FRESH_MS = 100.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Plan:
     without: frozenset[str] = frozenset()
     """Kinds of faults, and workloads, that are left out."""
     nodes_max: int = NODES_MAX
+    nodes_min: int = 1
     clients_max: int = 8
     length: float = 1.0
     """How much of the safety phase is run."""
@@ -59,6 +64,8 @@ class Plan:
     def __str__(self) -> str:
         """Say it as the command line does."""
         parts = [f"--seed {self.seed}", f"--nodes {self.nodes_max}"]
+        if self.nodes_min != Plan.nodes_min:
+            parts.append(f"--nodes-min {self.nodes_min}")
         if self.clients_max != Plan.clients_max:
             parts.append(f"--clients {self.clients_max}")
         if self.length != 1.0:
@@ -90,12 +97,14 @@ def draw(plan: Plan) -> Swarm:
     """The swarm of a plan. What is left out changes nothing of the rest."""
     random = Random(f"{plan.seed}/swarm")  # noqa: S311 - to be repeated, not secret
     swarm = Swarm()
-    swarm.nodes = min(random.choice((1, 3, 3, 3, 5)), plan.nodes_max)
+    swarm.nodes = min(max(random.choice((1, 3, 3, 3, 5)), plan.nodes_min), plan.nodes_max)
     swarm.flush = random.choice(("ack", "ack", "ack", "ack", "ack", "ack", "interval", "os"))
     for kind in KINDS:
         on, every_ms = random.random() < _ON_SHARES.get(kind, _ON_SHARE), random.choice((600.0, 1_500.0, 4_000.0))
         # Only what is flushed before it counts can be expected to outlive the power of its machine.
         lossy = kind in ("power", "failed-flush") and swarm.flush != "ack"
+        # What is not flushed may be lost by one node at a time, if the others have it.
+        lossy = lossy or (kind == "loss" and (swarm.nodes == 1 or "failed-flush" in swarm.every_ms))
         # A failed fsync may take back what one replica has, once its machine is off: nothing survives that alone.
         lossy = lossy or (kind == "failed-flush" and swarm.nodes == 1 and "power" in swarm.every_ms)
         if on and not lossy and kind not in plan.without:
@@ -129,7 +138,11 @@ def draw(plan: Plan) -> Swarm:
         "offsets_topic_num_partitions": 1,
         "share_coordinator_state_topic_num_partitions": 1,
     }
+    min_isr = random.choice(("1", "2", "2", "2"))
+    if swarm.nodes == 1 or "loss" in swarm.every_ms:  # one node may lose what it has: another one has to have it
+        min_isr = "1" if swarm.nodes == 1 else "2"
     swarm.topic_settings = {
+        "min.insync.replicas": min_isr,
         "flush": swarm.flush,
         "flush.ms": str(random.choice((20, 300))),
         "segment.bytes": str(random.choice((6_000, 30_000, 1 << 20))),
@@ -142,8 +155,9 @@ def draw(plan: Plan) -> Swarm:
 class Faults:
     """Lets the faults of a swarm strike until it is told to end."""
 
-    def __init__(self, world: World, cluster: Cluster, swarm: Swarm) -> None:
+    def __init__(self, world: World, cluster: Cluster, swarm: Swarm, truth: Truth) -> None:
         self._world = world
+        self._truth = truth
         self._cluster = cluster
         self._swarm = swarm
         self._over = False
@@ -161,6 +175,8 @@ class Faults:
             "failed-flush": lambda random: self._node(random).fail_flush(),
             "full-disk": self._fill_disk,
             "clock": self._jump_clock,
+            "kill-leader": self._kill_leader,
+            "loss": self._lose,
         }
         assert tuple(self._strikes) == KINDS
 
@@ -214,6 +230,18 @@ class Faults:
             self._world.later(wait_ms, "ambush", partial(self._ambush, node, 0))
         else:
             self._world.later(_AMBUSH_MS, "ambush", partial(self._ambush, node, tries - 1))
+
+    def _kill_leader(self, random: Random) -> None:
+        """Somebody who leads: the quorum, or a partition; often one that has just begun to."""
+        leaders = self._truth.leaders(since_ms=random.choice((0.0, self._world.now_ms - _FRESH_MS)))
+        if leaders:
+            random.choice(leaders).kill(random.choice((0.0, 100.0, 1_000.0)))
+
+    def _lose(self, random: Random) -> None:
+        """A machine loses its power, and what was not flushed, while all others have all that is committed."""
+        node = self._node(random)
+        if all(each.ready for each in self._cluster) and self._truth.all_in_sync():
+            node.cut_power()
 
     def _pause(self, random: Random) -> None:
         node = self._node(random)

@@ -6,8 +6,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..log.plain_records import decode_batch
+from ..transport.messages import ACKS_ALL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .world import World
 
 Partition = tuple[str, int]
@@ -49,6 +52,10 @@ class History:
         self.reads = 0
         self.operations = 0
         """Operations that were answered well, of every kind."""
+        self.on_acked: list[Callable[[bytes, Partition, int], object]] = []
+        """Hear of each record that all replicas have, as its producer is told: its value, and where it is."""
+        self.on_read: list[Callable[[Partition, int], object]] = []
+        """Hear of each record that is read."""
         self.producers: dict[int, str] = {}
         """Who has which producer id."""
         self._places: dict[bytes, int] = {}
@@ -82,10 +89,15 @@ class History:
             self.operations += 1
             if offset >= 0:
                 self.offsets[value] = offset
+                if self.sent[value].acks == ACKS_ALL:
+                    for tell in self.on_acked:
+                        tell(value, self.sent[value].partition, offset)
 
     def note_read(self, partition: Partition, offset: int, value: bytes) -> None:
         """A consumer has read a record (invariants 10, 12 and 13 as far as one record shows them)."""
         self.reads += 1
+        for tell in self.on_read:
+            tell(partition, offset)
         known = self.read.setdefault(partition, {})
         before = known.get(offset)
         if before == value:

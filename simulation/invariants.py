@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ..quorum.image import MetadataImage
     from .cluster import Cluster, SimNode
     from .history import History, Partition
-    from .probe import Replica
+    from .probe import QuorumView, Replica
+    from .truth import Truth
     from .world import World
 
 
@@ -28,13 +29,21 @@ class Invariant:
 
     NAME = ""
 
-    def __init__(self, world: World, cluster: Cluster, history: History) -> None:
+    def __init__(self, world: World, cluster: Cluster, history: History, truth: Truth) -> None:
         self.world = world
         self.cluster = cluster
         self.history = history
+        self.truth = truth
+        self._init()
+
+    def _init(self) -> None:
+        """Prepare."""
 
     def after_pass(self, node: SimNode, replicas: Sequence[Replica]) -> None:
-        """The node's reactor has run a pass; these are its open partitions."""
+        """The node's reactor has run a pass; these are its open partitions that have changed."""
+
+    def quorum_changed(self, node: SimNode, quorum: QuorumView) -> None:
+        """In this pass, before ``after_pass``, the node's member of the quorum has changed."""
 
     def at_end(self) -> None:
         """All is healed, and everything has been read."""
@@ -49,8 +58,7 @@ class HighWatermarks(Invariant):
 
     NAME = "6 high watermark"
 
-    def __init__(self, world: World, cluster: Cluster, history: History) -> None:
-        super().__init__(world, cluster, history)
+    def _init(self) -> None:
         self._seen: dict[tuple[str, int, str], int] = {}
 
     def after_pass(self, node: SimNode, replicas: Sequence[Replica]) -> None:
@@ -76,8 +84,7 @@ class Epochs(Invariant):
 
     NAME = "2 epochs"
 
-    def __init__(self, world: World, cluster: Cluster, history: History) -> None:
-        super().__init__(world, cluster, history)
+    def _init(self) -> None:
         self._images: dict[str, MetadataImage] = {}
         self._highest: dict[tuple[str, str], int] = {}
 
@@ -110,11 +117,10 @@ class Recovery(Invariant):
 
     NAME = "21 recovery"
 
-    def __init__(self, world: World, cluster: Cluster, history: History) -> None:
-        super().__init__(world, cluster, history)
+    def _init(self) -> None:
         self._before: dict[tuple[str, str], tuple[list[bytes], int, int]] = {}
         self._opened: dict[tuple[str, str], PartitionLog] = {}
-        for node in cluster:
+        for node in self.cluster:
             node.on_death.append(self._note)
 
     def _note(self, node: SimNode) -> None:
@@ -192,18 +198,15 @@ class Acked(Invariant):
     """H11 and H13: after healing everything acked is read, where it was acked; one producer's records do not swap."""
 
     NAME = "H11 acked"
-
-    def __init__(self, world: World, cluster: Cluster, history: History, *, acks: Sequence[int]) -> None:
-        super().__init__(world, cluster, history)
-        self._acks = acks
-        """With which acks a record is safe from the faults of this run."""
+    acks: Sequence[int] = (-1,)
+    """With which acks a record is safe from the faults of this run."""
 
     def at_end(self) -> None:
         """Compare what was sent with what was read."""
         history = self.history
         places = {value: place for place, value in self._read_in_order()}
         for value, fate in history.fates.items():
-            if fate is not Fate.ACKED or history.sent[value].acks not in self._acks:
+            if fate is not Fate.ACKED or history.sent[value].acks not in self.acks:
                 continue
             place = places.get(value)
             if place is None:
@@ -226,7 +229,3 @@ class Acked(Invariant):
                     self.violated(f"H13: record {sent.number} of {sent.producer} stands behind {before} in {partition}")
                 numbers[sent.producer] = sent.number
         return found
-
-
-ALWAYS: tuple[type[Invariant], ...] = (HighWatermarks, Epochs, Recovery, Sequences)
-"""Every run is held against these; those that depend on the run are added by it."""

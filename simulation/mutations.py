@@ -52,6 +52,17 @@ def patched(owner: Any, name: str, replacement: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
+@contextmanager
+def patched_module(module: Any, name: str, replacement: Any) -> Iterator[None]:
+    """Give a module another function for a while."""
+    before = getattr(module, name)
+    setattr(module, name, replacement)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
 @mutation("ack-before-flush", "with flush=ack nothing counts as stored before it is flushed")
 def _ack_before_flush() -> Iterator[None]:
     with patched(PartitionLog, "flushed_offset", property(lambda log: log.log_end_offset)):

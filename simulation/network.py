@@ -371,14 +371,18 @@ class NodeNetwork:
 
     def close(self) -> None:
         """Close what is still open."""
-        for end in (*self._links, *self._listeners):
-            end.close()
+        for link in self._links:
+            link.close()
+        for listener in self._listeners:
+            listener.close()
 
     def die(self, *, power_cut: bool) -> None:
         """The process is gone; its machine's kernel says so to everybody, unless it is gone too."""
         how = Connection.vanish if power_cut else Connection.reset
-        for end in (*self._links, *self._listeners):
-            end.die(how)
+        for link in self._links:
+            link.die(how)
+        for listener in self._listeners:
+            listener.die(how)
 
 
 class SimClientConnection:

@@ -4,48 +4,174 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..actors.context import QUORUM, partition_address
+from ..actors.leading import Leading
 from ..log.batch import read_header
 from ..log.partition_log import PartitionLog
+from ..quorum.elections import min_insync_replicas
+from ..quorum.image import METADATA_TOPIC
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ..quorum.image import MetadataImage
+    from ..quorum.image import MetadataImage, PartitionImage
+    from ..quorum.kraft_types import QuorumState, SnapshotId
+    from ..settings import TopicConfig
+    from ..transport.quorum_messages import Voter
     from .cluster import SimNode
+    from .node_life import NodeLife
 
-_PARTITION_PREFIX = "partition/"
+
+class Key(NamedTuple):
+    """A partition of one topic; another topic of its name is another one."""
+
+    topic: str
+    partition: int
+    topic_id: str
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+METADATA_KEY = Key(METADATA_TOPIC, 0, "")
 
 
 class Replica(NamedTuple):
     """One partition on one node, as it is in memory."""
 
-    name: str
+    key: Key
     log: PartitionLog
     high_watermark: int
-    leader_epoch: int
-    leads: bool
+    state: PartitionImage
     """As far as this node knows."""
-    flush: str
+    leads: bool
+    """Whether it serves as the leader."""
+    config: TopicConfig
+    end_offset: int
+    flushed_offset: int
+
+    @property
+    def name(self) -> str:
+        """The partition's name."""
+        return str(self.key)
+
+    @property
+    def leader_epoch(self) -> int:
+        """The epoch that it leads or follows in."""
+        return self.state.leader_epoch
+
+    @property
+    def flush(self) -> str:
+        """The topic's flush setting."""
+        return self.config.flush
+
+    @property
+    def min_isr(self) -> int:
+        """How many have to be in sync for anything to be committed."""
+        return min_insync_replicas(self.config.min_insync_replicas, self.state)
 
 
-def replicas(node: SimNode) -> Iterator[Replica]:
+class QuorumView(NamedTuple):
+    """A node's member of the metadata quorum, as it is in memory."""
+
+    me: Voter
+    state: QuorumState
+    leads: bool
+    high_watermark: int
+    log: PartitionLog
+    image: MetadataImage
+    """Of what is committed."""
+    end_offset: int
+    start_offset: int
+    flushed_offset: int
+    snapshot: SnapshotId | None
+    actor: Any
+
+    @property
+    def voters(self) -> list[Voter]:
+        """Who votes, by this node's log."""
+        return list(self.actor.machine.voters)
+
+    def load_snapshot(self) -> MetadataImage:
+        """The newest snapshot, read from the disk. CorruptMessageError or OSError if it is not as it should be."""
+        loaded: MetadataImage = self.actor._log._snapshots.load(self.snapshot)  # noqa: SLF001 - see above
+        return loaded
+
+
+class Eyes:
+    """Looks into one life of a node after each of its passes, and shows what differs from the last time."""
+
+    def __init__(self, life: NodeLife, node_id: int) -> None:
+        self._life = life
+        self._node_id = node_id
+        self._image: MetadataImage | None = None
+        self._addresses: list[tuple[str, Key]] = []
+        self._seen: dict[Key, Replica] = {}
+        self._quorum: QuorumView | None = None
+
+    def changed(self) -> list[Replica]:
+        """The open partitions that have changed."""
+        found = []
+        for replica in self._replicas():
+            if self._seen.get(replica.key) != replica:
+                self._seen[replica.key] = replica
+                found.append(replica)
+        return found
+
+    def replicas(self) -> list[Replica]:
+        """All open partitions."""
+        return list(self._replicas())
+
+    def _replicas(self) -> list[Replica]:
+        life, found = self._life, []
+        actors = life.runner.reactor._actors  # noqa: SLF001 - the one place that looks inside
+        image = life.context.image
+        if image is not self._image:
+            self._image = image
+            self._addresses = [
+                (partition_address(topic.name, index), Key(topic.name, index, topic.topic_id))
+                for topic in image.topics.values()
+                for index, state in enumerate(topic.partitions)
+                if self._node_id in state.replicas
+            ]
+        for address, key in self._addresses:
+            actor: Any = actors.get(address)
+            log = None if actor is None else actor.log
+            if isinstance(log, PartitionLog) and log.damage is None:
+                leads = isinstance(actor._role, Leading)  # noqa: SLF001 - see above
+                mark, state, config = actor.high_watermark, actor.state, actor.config
+                found.append(Replica(key, log, mark, state, leads, config, log.log_end_offset, log.flushed_offset))
+        return found
+
+    def quorum(self) -> QuorumView | None:
+        """The quorum's member, if it has changed."""
+        view = self._view()
+        if view is None or view == self._quorum:
+            return None
+        self._quorum = view
+        return view
+
+    def _view(self) -> QuorumView | None:
+        actor: Any = self._life.runner.reactor._actors.get(QUORUM)  # noqa: SLF001 - see above
+        if actor is None:
+            return None
+        machine, log = actor.machine, actor._log  # noqa: SLF001 - see above
+        return QuorumView(
+            actor._files.me,  # noqa: SLF001 - see above
+            machine.state,
+            machine.is_leader,
+            machine.high_watermark,
+            log._log,  # noqa: SLF001 - see above
+            log.committed,
+            log.end_offset,
+            log.start_offset,
+            log.flushed_offset,
+            log.snapshot,
+            actor,
+        )
+
+
+def replicas(node: SimNode) -> list[Replica]:
     """The open partitions of a running node."""
-    if node.life is None:
-        return
-    for address, actor in node.life.runner.reactor._actors.items():  # noqa: SLF001 - the one place that looks inside
-        if address.startswith(_PARTITION_PREFIX):
-            found = _replica(actor, node.node_id)
-            if found is not None:
-                yield found
-
-
-def _replica(actor: Any, node_id: int) -> Replica | None:
-    log = actor.log
-    if not isinstance(log, PartitionLog):
-        return None
-    state = actor.state
-    leads = state.leader == node_id
-    return Replica(actor.name, log, actor.high_watermark, state.leader_epoch, leads, actor.config.flush)
+    return [] if node.life is None else Eyes(node.life, node.node_id).replicas()
 
 
 def image(node: SimNode) -> MetadataImage | None:
@@ -53,11 +179,14 @@ def image(node: SimNode) -> MetadataImage | None:
     return None if node.life is None else node.life.context.image
 
 
-def batches(log: PartitionLog, offset: int) -> list[bytes]:
+def batches(log: PartitionLog, offset: int, end_offset: int | None = None) -> list[bytes]:
     """All batches of a log from an offset on."""
     found: list[bytes] = []
-    while offset < log.log_end_offset:
-        data = log.read(offset, 1 << 20)
+    end_offset = log.log_end_offset if end_offset is None else end_offset
+    while offset < end_offset:
+        data = log.read(offset, 1 << 20, end_offset=end_offset)
+        if not data:
+            break  # the end is within a batch
         position = 0
         while position < len(data):
             header = read_header(data, position)

@@ -10,26 +10,49 @@ from . import probe
 from .administration import MetadataWorkload
 from .client import SimClient
 from .cluster import Cluster, LogCapture
+from .cluster_invariants import Commitment, InSyncMembers, Memberships, OneLeader
 from .faults import Faults, draw
 from .history import Fate, History
-from .invariants import ALWAYS, Acked, Invariant
+from .invariants import Acked, Epochs, HighWatermarks, Recovery, Sequences
 from .network import SimNetwork
+from .probe import Eyes
 from .producing import ProducerWorkload
+from .quorum_invariants import QuorumCommitment, QuorumEpochs
+from .truth import Truth
 from .workloads import ConsumerWorkload, FinalReader, Workload
 from .world import ViolationError, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ..quorum.image import MetadataImage
     from .client import Outcome
+    from .cluster import SimNode
     from .faults import Plan
     from .history import Partition
+    from .invariants import Invariant
+    from .node_life import NodeLife
 
 _SETUP_MS = 30_000.0
 _LIVENESS_MS = 60_000.0
 _SETTLE_MS = 2_000.0
 """With acks=1 a record is acked before it is flushed, and read only after that."""
 _TOPIC = "data"
+
+INVARIANTS: Sequence[type[Invariant]] = (
+    HighWatermarks,
+    OneLeader,
+    InSyncMembers,
+    Commitment,
+    Memberships,
+    Epochs,
+    QuorumEpochs,
+    QuorumCommitment,
+    Recovery,
+    Sequences,
+    Acked,
+)
+"""What every run is held against."""
 
 
 class Result(NamedTuple):
@@ -89,26 +112,60 @@ class Simulation:
         self.network = SimNetwork(self.world, swarm.network)
         self.cluster = Cluster(self.world, self.network, swarm.nodes, swarm.settings)
         self.history = History(self.world)
-        self.faults = Faults(self.world, self.cluster, swarm)
+        self.truth = Truth(self.world, self.cluster, self.history)
+        self.faults = Faults(self.world, self.cluster, swarm, self.truth)
         self.partitions: list[Partition] = [(_TOPIC, index) for index in range(swarm.partitions)]
         self.workloads: list[Workload] = []
         # Without flush=ack the fewest records survive a power cut; faults that lose them are then off.
         safe_acks = (-1,) if {"power", "failed-flush"} & swarm.every_ms.keys() or swarm.nodes > 1 else (-1, 1)
-        self.invariants: list[Invariant] = [cls(self.world, self.cluster, self.history) for cls in ALWAYS]
-        self.invariants.append(Acked(self.world, self.cluster, self.history, acks=safe_acks))
+        self.invariants = [cls(self.world, self.cluster, self.history, self.truth) for cls in INVARIANTS]
+        for invariant in self.invariants:
+            if isinstance(invariant, Acked):
+                invariant.acks = safe_acks
+        self._shown: dict[str, tuple[bool, MetadataImage | None]] = {}
         self._nodes = {node.name: node for node in self.cluster}
+        self._eyes: dict[str, tuple[NodeLife, Eyes]] = {}
+        for node in self.cluster:
+            node.on_death.append(self._before_death)
         self.world.after_event.append(self._check)
+
+    def _look(self, node: SimNode) -> Eyes | None:
+        life = node.life
+        if life is None:
+            return None
+        known = self._eyes.get(node.name)
+        if known is None or known[0] is not life:
+            known = self._eyes[node.name] = (life, Eyes(life, node.node_id))
+        return known[1]
 
     def _check(self) -> None:
         node = self._nodes.get(self.world.ran)
-        if node is not None:
-            replicas = list(probe.replicas(node))
-            for invariant in self.invariants:
-                invariant.after_pass(node, replicas)
+        eyes = None if node is None else self._look(node)
+        if node is None or eyes is None:
+            return
+        replicas, quorum = eyes.changed(), eyes.quorum()
+        if not replicas and quorum is None and not self._is_new(node):
+            return
+        self.truth.after_pass(node, replicas, quorum)
+        for invariant in self.invariants:
+            if quorum is not None:
+                invariant.quorum_changed(node, quorum)
+            invariant.after_pass(node, replicas)
+
+    def _is_new(self, node: SimNode) -> bool:
+        """Whether the node has become ready, or has another image; what is seen only then is looked at."""
+        shown = (node.ready, probe.image(node))
+        known, self._shown[node.name] = self._shown.get(node.name), shown
+        return known is None or known[0] != shown[0] or known[1] is not shown[1]
+
+    def _before_death(self, node: SimNode) -> None:
+        eyes = self._look(node)
+        if eyes is not None:
+            self.truth.before_death(node, eyes.changed(), eyes.quorum())
 
     def run(self) -> None:
         """Both phases. Raises ViolationError."""
-        with LogCapture(self.world):
+        with LogCapture(self.world, self.cluster):
             self.world.trace("seed", f"{self.plan}: {self.swarm.nodes} nodes, faults {self.swarm.every_ms}")
             self.cluster.start()
             self._set_up()

@@ -105,18 +105,20 @@ class CpuMeter:
 
     def __init__(self, node_pid: int) -> None:
         self._pid = node_pid
-        self._node = self._node_seconds()
+        self._node = cpu_seconds(node_pid)
         self._client = time.process_time()
 
     def per_record(self, count: int) -> dict[str, float]:
         """What a record has cost since, in nanoseconds."""
-        client, node = time.process_time() - self._client, self._node_seconds() - self._node
+        client, node = time.process_time() - self._client, cpu_seconds(self._pid) - self._node
         return {"client CPU": client / count * 1e9, "node CPU": node / count * 1e9}
 
-    def _node_seconds(self) -> float:
-        with open(f"/proc/{self._pid}/stat", encoding="ascii", errors="replace") as status:  # noqa: PTH123
-            words = status.read().rpartition(")")[2].split()
-        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time that a process has used, to a hundredth of a second."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as status:  # noqa: PTH123
+        words = status.read().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 CPU_FIGURES = (Figure("client CPU", "ns/rec"), Figure("node CPU", "ns/rec"))

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import select
 import sys
 import time
+
+LOAD_PACE_SECONDS = 0.005
+LOAD_SECONDS_MAX = 60.0
+STREAM_PACE_MS = 5
+STREAM_RECORDS = 10
 
 
 def embedded() -> None:
@@ -87,6 +93,48 @@ def work_off(servers: str, topic: str, group: str, mode: str, share: str) -> Non
     print(json.dumps({"taken": taken, "first": first, "last": last, "cpu": cpu}))
 
 
+def load(servers: str, topic: str, rate: str) -> None:
+    """Send so many records of 100 B a second, acks=all, until there is a word; says how many it were a second."""
+    from zmqbroker import Producer  # noqa: PLC0415
+
+    chunk = [bytes(100)] * max(1, int(float(rate) * LOAD_PACE_SECONDS))
+    words = select.poll()
+    words.register(sys.stdin, select.POLLIN)
+    with Producer(bootstrap_servers=servers, acks="all") as producer:
+        producer.send_many(topic, chunk).get(LOAD_SECONDS_MAX)
+        print("loading", flush=True)
+        begun = time.perf_counter()
+        chunks = 0
+        while not words.poll(0):
+            producer.send_many(topic, chunk)
+            chunks += 1
+            time.sleep(max(0.0, begun + chunks * LOAD_PACE_SECONDS - time.perf_counter()))
+        producer.flush(LOAD_SECONDS_MAX)
+        seconds = time.perf_counter() - begun
+    print(json.dumps(chunks * len(chunk) / seconds))
+
+
+def stream(servers: str, topic: str) -> None:
+    """Send a few records of 100 B every few milliseconds, acks=all, until there is a word; prints when acks came."""
+    from zmqbroker import Producer  # noqa: PLC0415
+
+    acks: list[float] = []
+    failures: list[str] = []
+    words = select.poll()
+    words.register(sys.stdin, select.POLLIN)
+    with Producer(bootstrap_servers=servers, acks="all") as producer:
+        producer.send(topic, b"first").get(LOAD_SECONDS_MAX)
+        print("streaming", flush=True)
+        while not words.poll(STREAM_PACE_MS):
+            for _ in range(STREAM_RECORDS):
+                future = producer.send(topic, bytes(100))
+                future.add_callback(lambda _: acks.append(time.perf_counter()))
+                future.add_errback(lambda error: failures.append(repr(error)))
+        producer.flush(LOAD_SECONDS_MAX)
+    print(json.dumps({"acks": acks, "failures": failures}))
+
+
 if __name__ == "__main__":
     sys.path.insert(0, __file__.rpartition("/rows/")[0])
-    {"embedded": embedded, "echo": echo, "follow": follow, "work_off": work_off}[sys.argv[1]](*sys.argv[2:])
+    verbs = (embedded, echo, follow, work_off, load, stream)
+    {verb.__name__: verb for verb in verbs}[sys.argv[1]](*sys.argv[2:])

@@ -30,7 +30,7 @@ class Bench:
     """Everything that is started or made is registered here, so that it ends with the run, however that ends."""
     is_quick: bool
     make_broker: Callable[[], BrokerUnderTest]
-    kept: dict[str, object] = field(default_factory=dict)
+    kept: dict[object, object] = field(default_factory=dict)
     _shared: BrokerUnderTest | None = None
 
     @property

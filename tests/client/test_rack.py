@@ -65,7 +65,7 @@ def read(consumer, count):
 
 
 def error(code):
-    return lambda heard: (m.FetchReply([m.PartitionFetched("t", 0, code, "no")]), [b""])
+    return lambda _: (m.FetchReply([m.PartitionFetched("t", 0, code, "no")]), [b""])
 
 
 def racks_heard(node):

@@ -1,9 +1,10 @@
 """A cluster grows from three nodes to five and shrinks to three again, and nobody who works with it notices.
 
-    python tests/cluster/elastic.py [--seconds 5] [--replicas 3]
+    python tests/cluster/elastic.py [--seconds 5]
 
-Nodes join under traffic and get their share of replicas, of leaders and of votes; then two of those that were there, the
-controller first, are drained, stopped and removed. Prints each step's time, and exits with 1 if anything was wrong.
+Nodes join under traffic and get their share of replicas, of leaders and of votes; then two of those that were there,
+each the controller at that time, are drained, stopped and removed. Prints each step's time, and exits with 1 if anything
+was wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from zmqbroker.testing import LocalCluster
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest imports this file without its folder
 
-from traffic import TOPIC, Traffic, Verdict, wait_for  # noqa: E402
+from traffic import TOPIC, Traffic, Verdict, wait_for
 
 LEAST_RECORDS = 500
 
@@ -55,7 +56,7 @@ def grow(cluster: LocalCluster, admin: Admin) -> None:
     for node_id in (4, 5):
         cluster.nodes[node_id].wait_ready()
     wait_for(lambda: len(admin.describe_quorum().voters) == 5, "five voters")
-    wait_for(lambda: is_spread(admin), "the replicas are spread over five nodes")
+    wait_for(lambda: is_spread(admin), "the replicas are spread over five nodes", tell=lambda: shares(admin))
 
 
 def shrink(cluster: LocalCluster, admin: Admin) -> int:

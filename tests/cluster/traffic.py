@@ -217,9 +217,11 @@ def _swapped(log: list[str]) -> list[str]:
     return found
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = END_SECONDS) -> None:
-    """Wait until a condition holds. Raises AssertionError."""
+def wait_for(
+    condition: Callable[[], object], what: str, seconds: float = END_SECONDS, tell: Callable[[], str] = str
+) -> None:
+    """Wait until a condition holds. Raises AssertionError, with what there is to tell."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s; {tell()}"
         time.sleep(0.05)

@@ -19,14 +19,12 @@ from torture_log import ACKED, FAILED, OUTCOME, READ, UNKNOWN, VALUE, value_of
 from zmqbroker import Consumer, Producer, TopicPartition
 from zmqbroker.errors import (
     BufferTimeoutError,
-    ClosedError,
     InvalidRecordError,
     MessageTooLargeError,
-    NotEnoughReplicasError,
     ZmqBrokerError,
 )
 
-NOT_STORED = (InvalidRecordError, MessageTooLargeError, BufferTimeoutError, ClosedError)
+NOT_STORED = (InvalidRecordError, MessageTooLargeError, BufferTimeoutError)
 DELIVERY_MS = 60_000
 
 
@@ -93,9 +91,7 @@ class Writer(Client):
     def _failed(self, partition, number, error):
         complain(f"partition {partition}, number {number}: {type(error).__name__}: {error}")
         # A retriable refusal may follow on an attempt whose answer was lost: only the client's own word says more.
-        is_certain = isinstance(error, NOT_STORED) or (
-            "they are not stored" in str(error) and not isinstance(error, NotEnoughReplicasError)
-        )
+        is_certain = isinstance(error, NOT_STORED) or "they are not stored" in str(error)
         self._outcomes.append((FAILED if is_certain else UNKNOWN, partition, number, -1, time.monotonic_ns()))
 
     def _write(self):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from zmqbroker.actors.actor import ReactorActor
-from zmqbroker.actors.cluster_controller import Controller
+from zmqbroker.actors.controller import Controller
 from zmqbroker.actors.commands import Answer, ControllerCall, Refusal
 from zmqbroker.actors.context import CONTROLLER, MEMBERSHIP, QUORUM, NodeContext, peer_address
 from zmqbroker.actors.forwarding import passed_back, unwrapped
@@ -243,6 +243,7 @@ class FakeNode:
             "clean": True,
             "min_version": 0,
             "max_version": 0,
+            "previous_epoch": self.cluster.image.nodes[self.id].epoch if self.id in self.cluster.image.nodes else -1,
             **changes,
         }
         return RegisterNodeRequest(**fields)

@@ -207,3 +207,22 @@ def test_the_history_of_voters() -> None:
     assert (history.latest_offset, history.latest) == (4, {1: "d1", 2: "d2"})
     history.install(7, [THREE])
     assert (history.latest_offset, history.latest) == (7, {3: "d3"})
+
+
+def test_a_leader_that_stops_looks_for_the_next_one_though_it_hears_nobody(quorum: Any) -> None:
+    """A node that stops reads no requests any more, but what its clients asked for is for the next leader."""
+    resigned_ms = quorum.now_ms
+    quorum.nodes[1].tell("resign")
+    for _ in range(200):
+        if quorum.nodes[1].machine.leader_id != k.NOBODY:
+            break
+        while quorum.network:
+            packet = quorum.network[0]
+            if packet.dst == 1 and packet.answer is None:
+                quorum.network.remove(packet)
+            else:
+                quorum.deliver(packet)
+        quorum.now_ms = quorum.next_ms()
+        quorum.tick_due()
+    assert quorum.nodes[1].machine.leader_id in (2, 3)
+    assert quorum.now_ms - resigned_ms < k.KraftConfig().election_timeout_ms

@@ -48,6 +48,7 @@ class Metadata:
             "clean": clean,
             "min_version": 0,
             "max_version": 0,
+            "previous_epoch": before.epoch if before and clean else -1,
             **given,
         }
         request = p.RegisterNodeRequest(**fields)

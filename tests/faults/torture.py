@@ -1,0 +1,344 @@
+"""Torture of a cluster of three real nodes: producers and readers work while a nemesis does everything to the nodes.
+
+    python tests/faults/torture.py --seconds 120 --seed 1 --faults kill-leader,cut,power-cut
+
+Nodes are killed, stopped, restarted, cut off, and their disks fill, fail and lose their power (torture_nemesis.py).
+What the machine does not allow is left out, and the table says so. Then all is healed, everything is read back, and
+torture_checker.py judges. Exit code 1 if anything was wrong, or too little was acknowledged; the logs are kept then.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+from zmqbroker import Consumer, NewTopic, TopicPartition
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # pytest imports this file without its folder
+
+import netns  # noqa: E402
+import torture_disks  # noqa: E402
+from left_overs import LeftOvers  # noqa: E402
+from torture_checker import compare_replicas, gaps, judge  # noqa: E402
+from torture_log import OUTCOME, READ, VALUE, Outcome, Read, entries  # noqa: E402
+from torture_nemesis import DISKS, NEEDS, NETWORK, SHIM, Nemesis  # noqa: E402
+from torture_nodes import NODES, TortureCluster, View, wait_until  # noqa: E402
+
+TOPIC = "torture"
+PARTITIONS = 4
+WRITERS, READERS = 2, 2
+ISR_SECONDS = 60.0
+END_SECONDS = 120.0
+AFTERWARDS_SECONDS = 3.0
+"""How long the producers go on when all is healed: the cluster must work then."""
+
+
+class Machine:
+    """What this machine allows: a network and disks of the run's own, and a shim before the nodes' system calls."""
+
+    def __init__(self, folder, left_overs, wanted):
+        self.reasons = {}
+        self.network, self.disks, self.shim = None, {}, None
+        needed = {NEEDS[kind] for kind in wanted}
+        if NETWORK in needed:
+            self._try(NETWORK, netns.why_not(), lambda: self._make_network(left_overs))
+        if DISKS in needed:
+            self._try(DISKS, torture_disks.why_no_images(), lambda: self._make_disks(folder, left_overs))
+        if SHIM in needed:
+            self.shim, reason = torture_disks.build_shim(folder)
+            self._try(SHIM, reason, lambda: None)
+
+    def _try(self, what, reason, make):
+        if reason is None:
+            try:
+                make()
+            except (OSError, RuntimeError) as error:
+                reason = str(error)
+        if reason is not None:
+            self.reasons[what] = reason
+
+    def _make_network(self, left_overs):
+        network = netns.Network(NODES, left_overs)
+        network.enter()
+        self.network = network
+
+    def _make_disks(self, folder, left_overs):
+        self.disks = {node: torture_disks.Disk(folder, node, left_overs) for node in NODES}
+
+
+class Clients:
+    """The processes of the producers and readers."""
+
+    def __init__(self, folder, left_overs, servers, args):
+        self._folder = folder
+        self._left_overs = left_overs
+        self._flags = ["--servers", servers, "--topic", TOPIC, "--partitions", str(PARTITIONS)]
+        self._flags += ["--pause-ms", str(args.pause_ms), "--burst", str(args.burst)]
+        self._processes = {}
+
+    def start(self, what, number):
+        name = f"{what}{number}"
+        command = [sys.executable, str(HERE / "torture_client.py"), what, *self._flags]
+        command += ["--number", str(number), "--log", str(self._log(name))]
+        self._log(name).touch()
+        with (self._folder / f"{name}.err").open("ab") as errors:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True)
+        self._left_overs.note_process(process.pid)
+        self._processes[name] = process
+
+    def _log(self, name):
+        return self._folder / f"{name}.log"
+
+    def stop(self, what):
+        """Tell all of a kind to end in good order; complaints."""
+        chosen = {name: process for name, process in self._processes.items() if name.startswith(what)}
+        for process in chosen.values():
+            process.terminate()
+        return [f"{name} ended with exit code {code}" for name, p in chosen.items() if (code := p.wait(END_SECONDS))]
+
+    def log(self, name, layout, kind):
+        return entries(self._log(name).read_bytes(), layout, kind)
+
+    def close(self):
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def read_all(servers):
+    """Everything that stands in the topic, by partition, and the high watermarks."""
+    partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+    final = {number: [] for number in range(PARTITIONS)}
+    deadline = time.monotonic() + END_SECONDS
+    with Consumer(bootstrap_servers=servers, auto_offset_reset="earliest", max_poll_records=10_000) as consumer:
+        consumer.assign(partitions)
+        ends = consumer.end_offsets(partitions)
+        while any(consumer.position(partition) < end for partition, end in ends.items()):
+            for partition, records in consumer.poll(timeout_ms=1_000).items():
+                for record in records:
+                    producer, _, number = VALUE.unpack_from(record.value)
+                    final[partition.partition].append(Read(partition.partition, record.offset, producer, number))
+            if time.monotonic() > deadline:
+                message = f"the topic could not be read to its end within {END_SECONDS:.0f} s"
+                raise TimeoutError(message)
+    return final, {partition.partition: end for partition, end in ends.items()}
+
+
+class Torture:
+    """One run."""
+
+    def __init__(self, args, folder, left_overs, closing):
+        self._args = args
+        self._folder = folder
+        self._begun_at = time.monotonic()
+        self.wrong = []
+        self.machine = Machine(folder, left_overs, args.faults)
+        self.kinds = [kind for kind in args.faults if NEEDS[kind] not in self.machine.reasons]
+        machine = self.machine
+        self._cluster = TortureCluster(
+            folder, left_overs, network=machine.network, disks=machine.disks, shim=machine.shim, flags=args.flags
+        )
+        closing.callback(self._cluster.close)
+        self._cluster.start()
+        self._servers = self._cluster.bootstrap_servers
+        self._view = View(self._servers)
+        closing.callback(self._view.close)
+        config = {"min.insync.replicas": "2", "flush": "ack"}
+        self._view.admin.create_topics(
+            [NewTopic(TOPIC, num_partitions=PARTITIONS, replication_factor=len(NODES), topic_configs=config)]
+        )
+        self._clients = Clients(folder, left_overs, self._servers, args)
+        closing.callback(self._clients.close)
+
+    def say(self, text):
+        if self._args.verbose:
+            print(f"{time.monotonic() - self._begun_at:7.2f} {time.strftime('%H:%M:%S')} {text}", flush=True)
+
+    def _await_full(self, when):
+        begun = time.monotonic()
+        short = None
+
+        def is_full():
+            nonlocal short
+            self._cluster.keep_running()
+            short = self._view.shortcomings()
+            return short == []
+
+        if not wait_until(is_full, ISR_SECONDS):
+            missing = "nobody answers" if short is None else ", ".join(short[:5])
+            self.wrong.append(f"{when}: not all is as it should be after {ISR_SECONDS:.0f} s: {missing}")
+        return time.monotonic() - begun
+
+    def run(self):
+        """The counts of the run."""
+        counts = {}
+        self._await_full("at the start")
+        epochs = self._epochs()
+        for number in range(READERS):
+            self._clients.start("read", number)
+        for number in range(WRITERS):
+            self._clients.start("produce", number)
+        if not wait_until(lambda: self._has_acked(), 30):
+            self.wrong.append("nothing was acknowledged in the first 30 s")
+        begun = time.monotonic_ns()
+        self.say("the nemesis begins")
+        nemesis = Nemesis(
+            self._cluster, self._view, self.machine.network, TOPIC, self.kinds, self._args.seed
+        )
+        if self.kinds:
+            nemesis.run(self._args.seconds, self._args.rest_seconds, self.say)
+        else:
+            time.sleep(self._args.seconds)
+        self.wrong += nemesis.wrong
+        healed = time.monotonic_ns()
+        counts["in sync again after the last fault (s)"] = round(self._await_full("after healing"), 1)
+        self.say("healed")
+        time.sleep(AFTERWARDS_SECONDS)
+        ended = time.monotonic_ns()
+        self.wrong += self._clients.stop("produce")
+        final, high_watermarks = read_all(self._servers)
+        self.wrong += self._clients.stop("read")
+        leaders, quorum = (after - before for before, after in zip(epochs, self._epochs()))
+        self.say("stopping the nodes")
+        self._stop_nodes()
+        folders = {n: [self._cluster.data_path(node) / f"{TOPIC}-{n}" for node in NODES] for n in range(PARTITIONS)}
+        self.wrong += compare_replicas(folders, high_watermarks)
+        outcomes = {n: self._clients.log(f"produce{n}", OUTCOME, Outcome) for n in range(WRITERS)}
+        reads = {n: self._clients.log(f"read{n}", READ, Read) for n in range(READERS)}
+        wrong, judged = judge(outcomes, final, reads)
+        self.wrong += wrong
+        counts |= judged
+        if not any(o.at > healed for found in outcomes.values() for o in found):
+            self.wrong.append("nothing was acknowledged after healing")
+        acked = judged["records acknowledged"]
+        floor = self._args.floor * self._args.seconds
+        if acked < floor:
+            self.wrong.append(f"only {acked:,} records were acknowledged, {floor:,.0f} are the least")
+        counts["changes of partition leaders (epochs)"] = leaders
+        counts["changes of the controller (epochs)"] = quorum
+        deaths = self._cluster.deaths()
+        counts["nodes that ended by themselves"] = len(deaths)
+        counts["supervisors that gave up"] = self._cluster.supervisors_that_gave_up
+        longest, by_kind = gaps(outcomes, nemesis.faults, begun, ended)
+        counts["longest gap between a partition's acks (ms)"] = round(longest)
+        done = Counter(fault.kind for fault in nemesis.faults)
+        self.by_kind = {kind: (done[kind], by_kind.get(kind, 0.0)) for kind in self.kinds}
+        self._look_for_assertions()
+        return counts
+
+    def _look_for_assertions(self):
+        for node in NODES:
+            for line in self._cluster.error_path(node).read_text(errors="replace").splitlines():
+                # A node that cannot flush ends by an assertion, as it should.
+                if line.startswith("AssertionError") and "Input/output error" not in line:
+                    self.wrong.append(f"node {node} failed: {line}")
+
+    def _has_acked(self):
+        return all(self._clients.log(f"produce{number}", OUTCOME, Outcome) for number in range(WRITERS))
+
+    def _epochs(self):
+        return sum(p.leader_epoch for p in self._view.partitions(TOPIC)), self._view.quorum_epoch()
+
+    def _stop_nodes(self):
+        for node in self._cluster.nodes.values():
+            node.process.terminate()
+        for node_id, node in self._cluster.nodes.items():
+            code = node.stop()
+            if code:
+                self.wrong.append(f"node {node_id} ended with exit code {code} at the end")
+
+
+def print_table(args, torture, counts):
+    """Every number of the run."""
+    print(f"{len(NODES)} nodes, {PARTITIONS} partitions, {WRITERS} producers, {args.seconds:.0f} s, seed {args.seed}")
+    for name, count in counts.items():
+        print(f"  {name:44} {count:>12,}")
+    print(f"  {'fault':30} {'times':>13} {'longest gap (ms)':>12}")
+    for kind, (times, gap) in torture.by_kind.items():
+        print(f"    {kind:28} {times:>13,} {gap:>12,.0f}")
+    for kind in args.faults:
+        if kind not in torture.kinds:
+            print(f"    {kind:28} left out: {torture.machine.reasons[NEEDS[kind]]}")
+
+
+def fault_kinds(text):
+    """Names of kinds, with commas."""
+    kinds = list(NEEDS) if text == "all" else [kind for kind in text.split(",") if kind]
+    unknown = [kind for kind in kinds if kind not in NEEDS]
+    if unknown:
+        message = f"{', '.join(unknown)}: these kinds of fault are known: {', '.join(NEEDS)}"
+        raise ValueError(message)
+    return kinds
+
+
+def arguments():
+    """What the command line says."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long the nemesis works")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--faults", default="all", help=f"with commas, of: {', '.join(NEEDS)}")
+    parser.add_argument("--without", default="", help="kinds of faults that are left out of these")
+    parser.add_argument("--rest-seconds", type=float, default=3.0, help="the longest rest between two faults")
+    parser.add_argument("--pause-ms", type=float, default=10.0, help="a producer's pause between two rounds")
+    parser.add_argument("--burst", type=int, default=1, help="records for each partition in a round")
+    parser.add_argument("--floor", type=float, default=50.0, help="records that must be acknowledged a second, at least")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the nodes")
+    parser.add_argument("--keep", action="store_true", help="keep all logs in any case")
+    parser.add_argument("--verbose", action="store_true", help="a line for each fault")
+    args = parser.parse_args()
+    try:
+        without = fault_kinds(args.without)
+        args.faults = [kind for kind in fault_kinds(args.faults) if kind not in without]
+    except ValueError as error:
+        parser.error(str(error))
+    args.flags = [word for setting in args.set for word in ("--set", setting)]
+    return args
+
+
+def main():
+    args = arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # so that nothing is left behind
+    left_overs = LeftOvers()
+    folder = Path(tempfile.mkdtemp(prefix="zmqbroker-torture-"))
+    try:
+        with ExitStack() as closing:
+            torture = Torture(args, folder, left_overs, closing)
+            counts = torture.run()
+            print_table(args, torture, counts)
+            wrong = torture.wrong
+            if wrong or args.keep:
+                keep_logs(folder, torture)
+    finally:
+        left_overs.close()
+    if not wrong and not args.keep:
+        shutil.rmtree(folder)
+    else:
+        print(f"  the logs are in {folder}")
+    if not wrong:
+        print("  everything held")
+        return 0
+    print(f"  {len(wrong)} VIOLATIONS")
+    for text in wrong:
+        print(f"  - {text}")
+    return 1
+
+
+def keep_logs(folder, torture):
+    """Copy the nodes' data from disks that will go."""
+    for node, disk in torture.machine.disks.items():
+        shutil.copytree(disk.path / "data", folder / f"data{node}", dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
