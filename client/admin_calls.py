@@ -216,9 +216,15 @@ class AdminCalls:
         return max(0.001, min(deadline - io.now(), io.options.request_timeout_ms / 1000))
 
     def _ask(
-        self, request: Request, reply: type[B], *, node_id: int | None = None, controller: bool = False
+        self,
+        request: Request,
+        reply: type[B],
+        *,
+        node_id: int | None = None,
+        controller: bool = False,
+        final: tuple[type[BrokerError], ...] = (),
     ) -> Flow[B]:
-        """Ask one node, or any, and ask again while the error is one that passes."""
+        """Ask one node, or any, and ask again while the error is one that passes, and not final for this request."""
         io = self._io
         deadline = io.now() + self._timeout_s
         while True:
@@ -227,7 +233,7 @@ class AdminCalls:
                 answer = yield from io.call(request, connection, self._left(deadline))
                 return body_of(answer, reply)
             except BrokerError as error:
-                if not error.retriable:
+                if not error.retriable or isinstance(error, final):
                     raise
                 yield from self._again(error, deadline)
 

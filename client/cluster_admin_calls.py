@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import ElectionNotNeededError
+from ..errors import BrokerIdNotRegisteredError, ElectionNotNeededError, UnknownTopicOrPartitionError
 from ..transport import cluster_messages as c
 from ..transport.message_base import Body
 from ..transport.quorum_messages import DescribeQuorumReply, DescribeQuorumRequest, QuorumReplica
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from .io import Flow
+
+
+_NOT_THERE = (BrokerIdNotRegisteredError, UnknownTopicOrPartitionError)
+"""From the controller this is the last word; other nodes may be behind."""
 
 
 class ClusterAdminCalls(GroupAdminCalls):
@@ -37,11 +41,11 @@ class ClusterAdminCalls(GroupAdminCalls):
 
     def drain_node(self, node_id: int, *, cancel: bool) -> Flow[None]:
         """Begin to move everything off a node, or stop that."""
-        yield from self._ask(c.DrainNodeRequest(node_id, cancel), Body)
+        yield from self._ask(c.DrainNodeRequest(node_id, cancel), Body, final=_NOT_THERE)
 
     def remove_node(self, node_id: int) -> Flow[None]:
         """Forget a node."""
-        yield from self._ask(c.RemoveNodeRequest(node_id), Body)
+        yield from self._ask(c.RemoveNodeRequest(node_id), Body, final=_NOT_THERE)
 
     def upgrade_cluster(self, version: int) -> Flow[None]:
         """Use a protocol version from now on."""
@@ -82,7 +86,7 @@ class ClusterAdminCalls(GroupAdminCalls):
     def rebalance(self, topics: Iterable[str] | None, *, validate_only: bool) -> Flow[list[Move]]:
         """Begin the moves that make the cluster even."""
         request = c.RebalanceRequest(None if topics is None else list(topics), validate_only)
-        reply = yield from self._ask(request, c.RebalanceReply)
+        reply = yield from self._ask(request, c.RebalanceReply, final=_NOT_THERE)
         return [Move(TopicPartition(o.topic, o.partition), o.replicas or []) for o in reply.moves]
 
     def elect_leaders(

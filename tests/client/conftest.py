@@ -251,8 +251,8 @@ class ScriptedServer:
             return m.PartitionProduced(topic, partition, 10, f"{len(batch)} bytes are more than {self.max_batch_bytes}")
         if header.producer_id >= 0:
             known = stored.producers.setdefault(header.producer_id, [])
-            for epoch, first, last, offset in known:
-                if (epoch, first, last) == (header.producer_epoch, header.base_sequence, header.last_sequence):
+            for known_epoch, first, last, offset in known:
+                if (known_epoch, first, last) == (header.producer_epoch, header.base_sequence, header.last_sequence):
                     return m.PartitionProduced(topic, partition, base_offset=offset)
             expected = 0
             if known and known[-1][0] == header.producer_epoch:

@@ -23,7 +23,9 @@ def producer_of(cluster, node=1, **settings) -> Producer:
 
 def refusing(code):
     """A rule that refuses every batch of a request."""
-    return lambda heard: m.ProduceReply([m.PartitionProduced(e.topic, e.partition, code) for e in heard.body.partitions])
+    return lambda heard: m.ProduceReply(
+        [m.PartitionProduced(e.topic, e.partition, code) for e in heard.body.partitions]
+    )
 
 
 def fill(cluster, count, first=0):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
-from zmqbroker import Consumer, TopicPartition
+from zmqbroker import AsyncConsumer, Consumer, TopicPartition
 from zmqbroker.errors import ConfigError
 from zmqbroker.log.records import encode_batch
 from zmqbroker.transport import messages as m
@@ -102,9 +103,9 @@ def test_after_an_error_of_the_follower_the_leader_is_read_from_the_same_offset(
 def test_the_follower_is_tried_again_after_a_while(racks):
     fill(racks, 1)
     racks.nodes[1].once(FETCH, error(78))
-    with consumer_of(racks) as consumer:
+    with consumer_of(racks, fetch_max_wait_ms=50) as consumer:
         read(consumer, 1)
-        time.sleep(0.05)
+        consumer._fetcher.partitions[T0].far_until = 0.0
         fill(racks, 1)  # what the leader holds is answered: the next fetch says the rack again
         read(consumer, 1)
         racks.nodes[1].wait_for(lambda: len(racks_heard(racks.nodes[1])) == 2)
@@ -141,12 +142,28 @@ def test_an_offset_that_is_nowhere_is_reset_by_the_leaders_word_only(racks):
 
 def test_the_leaders_choice_holds_no_longer_than_the_metadata(racks):
     fill(racks, 1)
-    with consumer_of(racks, metadata_max_age_ms=200, fetch_max_wait_ms=50) as consumer:
+    with consumer_of(racks, metadata_max_age_ms=100) as consumer:
         read(consumer, 1)
-        time.sleep(0.25)
-        fill(racks, 1)
+        state = consumer._fetcher.partitions[T0]
+        assert state.near == 2
+        while time.monotonic() < state.near_until:
+            consumer.poll(20)
+        fill(racks, 1)  # answers the fetch that waits; the next one asks the leader
         read(consumer, 1)
         racks.nodes[0].wait_for(lambda: len(racks_heard(racks.nodes[0])) >= 2)
+
+
+def test_the_consumer_for_asyncio_does_the_same(racks):
+    fill(racks, 3)
+
+    async def go():
+        settings = {"client_rack": "b", "auto_offset_reset": "earliest"}
+        async with AsyncConsumer(bootstrap_servers=racks.nodes[0].servers, **settings) as consumer:
+            consumer.assign([T0])
+            return [(await consumer.getone()).offset for _ in range(3)]
+
+    assert asyncio.run(go()) == [0, 1, 2]
+    assert set(racks_heard(racks.nodes[1])) == {"b"}
 
 
 def test_a_rack_is_a_text(racks):
