@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo start test chaos-groups chaos-queue check format docs bench clean
+.PHONY: help demo start test chaos-groups chaos-queue torture check format docs bench clean
 
 help:
 	@echo "make demo    run the main job on real input: stream a text, kill the broker midway, compare every line"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    run the tests, in random order"
 	@echo "make chaos-groups  members of a consumer group join, leave, die and hang, for five minutes with each assignor"
 	@echo "make chaos-queue   a queue of 1,000,000 records; two of eight workers crash again and again, the broker once"
+	@echo "make torture  three nodes are killed, hung, cut off, and their disks fail, under load: nothing may be lost"
 	@echo "make check   lint, format and types: ruff, mypy --strict, pyright"
 	@echo "make bench   measure the figures this project is held to"
 	@echo "make format  let ruff put the code into shape"
@@ -42,6 +43,10 @@ chaos-groups: $(STAMP)
 
 chaos-queue: $(STAMP)
 	$(BIN)/python tests/faults/queue_chaos.py $(ARGS)
+
+torture: $(STAMP)
+	$(BIN)/python tests/faults/torture.py --verbose $(ARGS)
+	$(BIN)/python tests/faults/failover.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -73,7 +73,7 @@ class NodeActors:
         """
         context, reactor = self.context, self.context.reactor
         config = context.config
-        host, port = self._advertised()
+        host, port = context.advertised = self._advertised()
         start = NodeStart(
             host,
             port,

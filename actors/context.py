@@ -50,6 +50,8 @@ class NodeContext:
     unsent_bytes: int = 0
     """Bytes of replies that clients leave unread; bounded for each client, so they do not count against the others."""
 
+    advertised: tuple[str, int] = ("", 0)
+    """Where this node is reached."""
     incarnation: str = ""
     """Different for each start of this node's process."""
     controller_id: int = -1

@@ -237,5 +237,12 @@ class Replicated(Message):
         return not (self.data or self.state.error_code or self.state.diverging_end >= 0)
 
 
+class NodeCalled(Message):
+    """A node has called, and said where it is reached."""
+
+    host: str
+    port: int
+
+
 class NodeActive(Message):
     """This node is registered, has caught up with the metadata, and is not fenced: what it does not know is not there."""

@@ -21,7 +21,7 @@ from ..transport.network import LINK_QUEUE_MESSAGES, LinkState, SendResult
 from .actor import ReactorActor
 from .commands import Message, Refusal, tell_back
 from .context import CONTROLLER, PEERS, QUORUM, fetcher_address, peer_address
-from .peer_commands import AskPeer, KnownNodes, PeerAnswer, PeerChanged
+from .peer_commands import AskPeer, KnownNodes, NodeCalled, PeerAnswer, PeerChanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,6 +162,8 @@ class PeerLinkActor(ReactorActor):
         self._context = context
         self._node_id = node_id
         self._where = where
+        self._called_from: Where | None = None
+        """Where the node has said that it is, since the metadata said where: it has moved."""
         self._address = ""
         self._link: PeerLink | None = None
         self._connection = 0
@@ -201,7 +203,10 @@ class PeerLinkActor(ReactorActor):
             case _Reopen(connection):
                 if self._link is None and connection == self._connection:
                     self._open_link()
+            case NodeCalled(host, port):
+                self._on_call((host, port))
             case _Moved():
+                self._called_from = None
                 self._close_link()
                 self._open_link()
             case _:
@@ -218,11 +223,19 @@ class PeerLinkActor(ReactorActor):
 
     # ---- the connection
 
+    def _on_call(self, where: Where) -> None:
+        """Go where the node says it is now, unless it is where it was: the caller may be a copy of it."""
+        if self._state is not LinkState.UP and where not in (self._called_from, self._where()):
+            logger.info("%s calls, and is reached at %s:%d now", self, *where)
+            self._called_from = where
+            self._close_link()
+            self._open_link()
+
     def _open_link(self) -> None:
         where = self._where()
         if where is None:
             return  # about to be stopped
-        host, port = where
+        host, port = self._called_from or where
         self._address = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
         self._opened_at = self._connection
         self._link = self._context.network.link(self._address, self._note_frames, self._note_state)
@@ -264,7 +277,11 @@ class PeerLinkActor(ReactorActor):
         assert self._link is not None, "there is nobody to greet"
         context = self._context
         greeting = ApiVersionsRequest(
-            f"node-{context.config.node_id}", SOFTWARE, context.cluster_id, context.config.node_id
+            f"node-{context.config.node_id}",
+            SOFTWARE,
+            context.cluster_id,
+            context.config.node_id,
+            *context.advertised,
         )
         self._greeting_id = self._take_id()
         self._greeting_deadline_ms = context.clock.monotonic_ms() + context.config.handshake_ivl_ms

@@ -46,6 +46,9 @@ FLUSH_WAIT_MS: Final = 50.0
 REPLY_MS: Final = 5_000.0
 """How long a reply may take after the leader's wait."""
 
+RATE_CHECK_MS: Final = 1_000.0
+"""How soon a partition that was held back goes on once there is no limit any more."""
+
 REQUESTS_MAX: Final = 2
 """Requests under way: one that is held, and one that takes its place."""
 
@@ -177,11 +180,11 @@ class ReplicaFetcher(ReactorActor):
     def _to_say(self) -> list[Key]:
         """The partitions whose positions the next request says; not those being added, while their rate is used up."""
         now_ms = self.context.clock.monotonic_ms()
-        if now_ms >= self._throttled_until_ms:
+        if now_ms >= self._throttled_until_ms or self._rate() == 0:
             return list(self._unsent)
         keys = [key for key in self._unsent if not self._is_being_added(key)]
         if len(keys) < len(self._unsent) and _Alarm.THROTTLE not in self._timers:
-            self._set(_Alarm.THROTTLE, self._throttled_until_ms - now_ms)
+            self._set(_Alarm.THROTTLE, min(self._throttled_until_ms - now_ms, RATE_CHECK_MS))
         return keys
 
     def _ask(self, changed: list[Key]) -> None:
@@ -297,10 +300,14 @@ class ReplicaFetcher(ReactorActor):
             return False
         return self.context.config.node_id in known.partitions[partition].adding
 
+    def _rate(self) -> int:
+        """What was set for all nodes while they run, else this node's own setting."""
+        for_all = self.context.image.config_of(BROKER_RESOURCE, "").get("replication.throttled.rate")
+        return self.context.config.replication_throttled_rate if for_all is None else int(for_all)
+
     def _charge(self, key: Key, size: int) -> None:
         """Count bytes of a partition that is being added here against their rate."""
-        set_for_all = self.context.image.config_of(BROKER_RESOURCE, "").get("replication.throttled.rate")
-        rate = self.context.config.replication_throttled_rate if set_for_all is None else int(set_for_all)
+        rate = self._rate()
         if rate == 0:
             self._bucket, self._throttled_until_ms = None, 0.0
             return

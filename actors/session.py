@@ -39,7 +39,8 @@ from ..transport.messages import ApiRange, ApiVersionsReply, ApiVersionsRequest,
 from ..transport.network import SendResult
 from .actor import ReactorActor
 from .commands import Answer, Drain, Frames, Readable, Refusal
-from .peer_commands import NodeActive
+from .context import peer_address
+from .peer_commands import NodeActive, NodeCalled
 from .peer_requests import NODES_ONLY
 from .requests import open_call
 
@@ -81,7 +82,6 @@ class ClientSession(ReactorActor):
         self._outbox_timer: Timer | None = None
         self._muted_until_ms = 0.0
         self._leaving = False
-        self._greeted = False
         self._is_node = False
         self._rates: dict[Direction, int] = {}
         self._rates_from: MetadataImage | None = None
@@ -126,7 +126,7 @@ class ClientSession(ReactorActor):
         size = sum(map(len, frames))
         self.context.open_requests += 1
         self.context.take(size)
-        if self._parked or not self._may_begin():
+        if (self._parked or not self._may_begin()) and not self._greets(frames):
             self._parked.append(frames)
             self.context.counters["requests-parked"] += 1
             if not self.context.active and self._patience_timer is None:
@@ -137,10 +137,10 @@ class ClientSession(ReactorActor):
     def _may_begin(self) -> bool:
         """Whether the client is within its credit, reads its replies, and owes its quota no time.
 
-        A node that is about to start hears other nodes, and a client's first request, which says who it is.
+        A node that is about to start hears other nodes only.
         """
         return (
-            (self.context.active or self._is_node or not self._greeted)
+            (self.context.active or self._is_node)
             and self._calls_bytes < self.context.config.session_credit_bytes
             and len(self._calls) < MAX_OPEN_CALLS
             and not self._outbox
@@ -158,6 +158,10 @@ class ClientSession(ReactorActor):
                 self._begin(frames, sum(map(len, frames)))
         finally:
             self._beginning = False
+
+    def _greets(self, frames: list[bytes]) -> bool:
+        """Whether a node that is about to start hears who is calling."""
+        return not self.context.active and bool(frames) and readable_header(frames[0])[0] == ApiVersionsRequest.API
 
     def _refuse_parked(self) -> None:
         """The node is not active yet, and may not be for long: say so, instead of nothing."""
@@ -231,8 +235,9 @@ class ClientSession(ReactorActor):
             )
             raise DuplicateBrokerRegistrationError(message)
         self.client_id = request.client_id
-        self._greeted = True
         self._is_node = request.node_id >= 0 and request.cluster_id is not None
+        if self._is_node and request.host and request.port:
+            self.reactor.tell(peer_address(request.node_id), NodeCalled(request.host, request.port))
         self._rates_from = None
         return ApiVersionsReply(
             cluster_id=cluster_id,

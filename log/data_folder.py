@@ -84,6 +84,8 @@ class DataFolder:
         self._logs: dict[str, PartitionLog] = {}
         self._lost: set[str] = set()
         """Logs whose recovery point is not known, until they are opened."""
+        self._unrecovered: set[str] = set()
+        """Logs that a process left in the middle, and that this one has not looked through yet."""
         self._abandoned: set[str] = set()
         """Logs that this process gave up: the clean shutdown before it says nothing of them any more."""
         self._deletions = 0
@@ -220,6 +222,8 @@ class DataFolder:
             self.clean_epoch = int(found[1]) if found else -1
             self._disk.remove(clean)
             self._disk.sync_folder(self.path)
+        else:
+            self._unrecovered = set(self.partition_folders())
         for name in self._disk.list(self.path):
             if name.endswith(".tmp"):
                 self._disk.remove(self._file(name))
@@ -292,7 +296,7 @@ class DataFolder:
         log.first_dirty_offset = min(self._first_dirty.get(name, 0), log.recovery_point)
         log.before_cut = self.write_checkpoints
         self._logs[name] = log
-        self._lost.discard(name)
+        self._forget_doubts(name)
         return log
 
     def _claim(self, name: str, topic_id: str) -> None:
@@ -320,7 +324,7 @@ class DataFolder:
             log.abandon()
         for offsets in (self._log_starts, self._recovery_points, self._first_dirty):
             offsets.pop(name, None)
-        self._lost.discard(name)
+        self._forget_doubts(name)
         if not self._disk.exists(self._file(name)):
             return _nothing
         while self._disk.exists(doomed := self._file(f"{name}.{self._deletions}-delete")):
@@ -338,7 +342,13 @@ class DataFolder:
         self._disk.sync_folder(self.path)
         for offsets in (self._log_starts, self._recovery_points, self._first_dirty):
             offsets.pop(name, None)
+        self._forget_doubts(name)
         return aside
+
+    def _forget_doubts(self, name: str) -> None:
+        """The log is looked through, or gone."""
+        self._lost.discard(name)
+        self._unrecovered.discard(name)
 
     def close_log(self, name: str) -> None:
         """Close one log cleanly; StorageError if that failed."""
@@ -359,6 +369,7 @@ class DataFolder:
         if log is not None:
             self._note(name, log)
             self._abandoned.add(name)
+            self._unrecovered.add(name)
             log.abandon()
 
     def write_checkpoints(self) -> None:
@@ -398,10 +409,15 @@ class DataFolder:
     def close(self, clean: bool, epoch: int = -1) -> None:  # noqa: FBT001  the one thing that every caller says
         """Give the folder back. Only with clean, and if all logs closed well, does the next start trust it.
 
-        epoch is the node epoch that this process had: the cluster trusts it only if no other has come after it.
+        A process that ends before it has opened what an unclean end left behind leaves that as it was: not clean.
+
+        epoch is the node epoch that this process had: the cluster trusts it only if no other has come after it. One
+        that had none, as it ended before it was registered, leaves that of the process before it.
         """
         if self._closed:
             return
+        if epoch < 0:
+            epoch = self.clean_epoch
         try:
             for name in list(self._logs):
                 if clean and not self._logs[name].refusal():
@@ -413,7 +429,7 @@ class DataFolder:
                 clean = False
                 self._logs[name].abandon()
             self.write_checkpoints()
-            if clean and not self._lost:
+            if clean and not (self._lost or self._unrecovered):
                 marker = b'{"version":0,"brokerEpoch":%d}' % epoch if epoch >= 0 else b""
                 self._disk.replace_file(self._file(CLEAN_NAME), marker)
         finally:

@@ -48,10 +48,6 @@ class _Plan:
             for index, state in enumerate(image.topics[name].partitions)
             if not (state.adding or state.removing)
         }
-        self.sizes: Counter[str] = Counter()
-        """The replicas of each topic."""
-        for (name, _), replicas in self.planned.items():
-            self.sizes[name] += len(replicas)
 
     def moves(self) -> list[Reassignment]:
         """What is planned and is not so already."""
@@ -136,7 +132,6 @@ def _steps(
 ) -> Iterator[tuple[Place, int, int]]:
     """Moves of a replica to a node that has at least two fewer, the best first.
 
-    That is one of the topic whose share there is the smallest: a large topic must not stand in for a busy one.
     barren: pairs of nodes between which no replica could move; they are not looked at again before the others are done.
     """
     order = sorted(plan.nodes, key=lambda node: (plan.load[node], node))
@@ -146,11 +141,7 @@ def _steps(
                 break
             if (old, new) in barren:
                 continue
-            more = {
-                topic: (len(places) - len(hosted[new][topic])) / plan.sizes[topic]
-                for topic, places in [*hosted[old].items()]
-                if places
-            }
+            more = {topic: len(places) - len(hosted[new][topic]) for topic, places in [*hosted[old].items()] if places}
             for topic in sorted(more, key=lambda topic: -more[topic]):
                 for place in hosted[old][topic]:
                     replicas = plan.planned[place]

@@ -16,7 +16,6 @@ from ..errors import (
     InvalidGroupIdError,
     InvalidPartitionsError,
     InvalidReplicaAssignmentError,
-    InvalidReplicationFactorError,
     InvalidRequestError,
     InvalidTopicError,
     PolicyViolationError,

@@ -61,12 +61,15 @@ class Leading(KraftCore):
         role.waiting[key] = Waiting(token, request, now_ms + wait_ms)
 
     def _leader_for(self, replica: Voter, epoch: int, now_ms: float) -> Leader | None:
-        """The leader's state if this node leads in the epoch that a replica asks in. A higher epoch ends the lead."""
+        """The leader's state if this node leads in the epoch that a replica asks in.
+
+        A voter's higher epoch ends the lead. An observer's does not: it has elected nobody, and may be anybody.
+        """
         check_epoch(epoch)
         if replica.node_id == self._me.node_id:
             message = f"node {self._me.node_id} is asked for the metadata log by a node of its own id"
             raise InvalidRequestError(message)
-        if epoch > self.epoch:
+        if epoch > self.epoch and self._voters.latest.get(replica.node_id) == replica.directory_id:
             self._become_unattached(epoch, now_ms)
         return self._role if isinstance(self._role, Leader) and epoch == self.epoch else None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .faults import NODES_MAX, Plan
 from .cluster_mutations import MUTATIONS
+from .faults import NODES_MAX, Plan
 from .run import run
 from .runner import plans_from, replay, run_mutations, run_seeds, say
 
@@ -22,6 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clients", type=int, default=Plan.clients_max, help="the most clients of each kind")
     parser.add_argument("--length", type=float, default=1.0, help="how much of the phase with faults is run, up to 1")
     parser.add_argument("--without", default="", help="kinds of faults and clients to leave out, with commas")
+    parser.add_argument("--only", default="", help="the only kinds of faults, with commas; they strike often")
     parser.add_argument("--hash-only", action="store_true", help="with --seed: print nothing but the trace's hash")
     parser.add_argument("--mutations", nargs="*", metavar="NAME", help="take safety rules away, all or these")
     return parser
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     plan = Plan(
         options.start if options.seed is None else options.seed,
         without=frozenset(name for name in options.without.split(",") if name),
+        only=frozenset(name for name in options.only.split(",") if name),
         nodes_max=options.nodes,
         nodes_min=options.nodes_min,
         clients_max=options.clients,

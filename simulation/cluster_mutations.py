@@ -40,28 +40,24 @@ def _maximal_isr() -> Iterator[None]:
         yield
 
 
-@mutation("fetched-this-epoch", "what a follower had in an earlier epoch counts for nothing", _CLUSTER)
+@mutation("fetched-this-epoch", "who has not fetched in this epoch holds the high watermark where it is", _CLUSTER)
 def _fetched_this_epoch() -> Iterator[None]:
-    begin, fetched = Leading.begin, InSync.fetched
-    known: dict[Any, dict[int, int]] = {}
+    position = InSync._position  # noqa: SLF001 - a rule is cut out of it
 
-    def keep(self: InSync, node_id: int, node_epoch: int, offset: int, now_ms: float) -> None:
-        fetched(self, node_id, node_epoch, offset, now_ms)
-        positions = known.setdefault(getattr(self, "replica", None), {})
-        positions[node_id] = max(positions.get(node_id, 0), offset)
+    def supposed(self: Any, node_id: int) -> int | None:
+        found = position(self, node_id)
+        return self._end if found is None else found
 
-    def begin_with_old_positions(self: Any) -> None:
-        self._in_sync.replica = self._replica
-        for node_id, follower in self._in_sync._followers.items():  # noqa: SLF001 - a rule is cut out of it
-            if (position := known.get(self._replica, {}).get(node_id)) is not None:
-                follower.position = min(position, self._log.log_end_offset)
-        begin(self)
-
-    with patched(InSync, "fetched", keep), patched(Leading, "begin", begin_with_old_positions):
+    with patched(InSync, "_position", supposed):
         yield
 
 
-@mutation("start-of-epoch", "a follower joins the ISR only past the start of the leader's epoch (KAFKA-7128)", _CLUSTER)
+@mutation(
+    "start-of-epoch",
+    "a follower joins the ISR only past the start of the leader's epoch (KAFKA-7128)",
+    _CLUSTER,
+    "kill power",
+)
 def _start_of_epoch() -> Iterator[None]:
     init = InSync.__init__
 
@@ -110,7 +106,7 @@ def _min_isr() -> Iterator[None]:
         yield
 
 
-@mutation("leader-epoch", "a fetch of an earlier leader epoch is refused", _CLUSTER)
+@mutation("leader-epoch", "a fetch of an earlier leader epoch is refused", _CLUSTER, "kill-leader pause partition")
 def _leader_epoch() -> Iterator[None]:
     from ..actors import partition  # noqa: PLC0415 - only to patch what it has imported
 
@@ -118,7 +114,13 @@ def _leader_epoch() -> Iterator[None]:
         yield
 
 
-@mutation("later-batches", "a follower refuses batches, and answers, of a later epoch than it asked in", _CLUSTER)
+@mutation(
+    "later-batches",
+    "a follower refuses batches of a later leader epoch than it asked in",
+    _CLUSTER,
+    "kill-leader pause partition",
+    "a leader answers in the epoch that it was asked in, or with an error, and its log has nothing of a later one",
+)
 def _later_batches() -> Iterator[None]:
     with patched(Following, "_check_epochs", lambda *_: None):
         yield
@@ -153,7 +155,9 @@ def _roles_before_registration() -> Iterator[None]:
         yield
 
 
-@mutation("node-epochs", "who fetched as an earlier process of its node does not get into the ISR (KIP-903)", _CLUSTER)
+@mutation(
+    "node-epochs", "who fetched as an earlier process of its node does not get into the ISR (KIP-903)", _CLUSTER, "loss"
+)
 def _node_epochs() -> Iterator[None]:
     change = partition_decisions._check_change  # noqa: SLF001 - a rule is cut out of it
 
@@ -177,7 +181,7 @@ def _node_epochs() -> Iterator[None]:
         yield
 
 
-@mutation("elect-in-sync", "leaders come from the ISR, or from the ELR", _CLUSTER)
+@mutation("elect-in-sync", "leaders come from the ISR, or from the ELR", _CLUSTER, "kill power")
 def _elect_in_sync() -> Iterator[None]:
     rules_from = elections.rules_from
 
@@ -198,7 +202,9 @@ def _fenced_leave() -> Iterator[None]:
         yield
 
 
-@mutation("unclean-start", "after an unclean start a node is not eligible any more (KIP-966)", _CLUSTER)
+@mutation(
+    "unclean-start", "after an unclean start a node is not eligible any more (KIP-966)", _CLUSTER, "loss pause stop"
+)
 def _unclean_start() -> Iterator[None]:
     with patched_module(node_decisions, "_losses", lambda *_: NO_LOSSES):
         yield
@@ -207,7 +213,14 @@ def _unclean_start() -> Iterator[None]:
 # ---- the metadata quorum
 
 
-@mutation("own-epoch", "a quorum's leader commits nothing before a record of its own epoch (Raft, 5.4.2)", _CLUSTER)
+@mutation(
+    "own-epoch",
+    "a quorum's leader commits nothing before a record of its own epoch (Raft, 5.4.2)",
+    _CLUSTER,
+    "kill-leader",
+    "a new leader appends that record before anybody fetches, so a reply that brings older records brings it as well;"
+    " only more than 1 MB of them, which one reply does not hold, makes a difference",
+)
 def _own_epoch() -> Iterator[None]:
     advance = QuorumLeading._advance_leader  # noqa: SLF001 - a rule is cut out of it
 

@@ -40,12 +40,14 @@ KINDS = (
 
 
 _ON_SHARE = 0.35
-_ON_SHARES = {"kill": 0.5, "power": 0.5}
+_ON_SHARES = {"kill": 0.5, "power": 0.5, "loss": 0.6}
 """What loses memory or bytes finds the most."""
 _CUT_OFF_SHARE = 0.4
 _AMBUSH_MS = 1.5
 _AMBUSH_TRIES = 200
 _FRESH_MS = 100.0
+_LOSS_TRIES = 50
+_LOSS_RETRY_MS = 20.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Plan:
     seed: int
     without: frozenset[str] = frozenset()
     """Kinds of faults, and workloads, that are left out."""
+    only: frozenset[str] = frozenset()
+    """The kinds of faults that strike, often; none: as the seed says."""
     nodes_max: int = NODES_MAX
     nodes_min: int = 1
     clients_max: int = 8
@@ -70,6 +74,8 @@ class Plan:
             parts.append(f"--clients {self.clients_max}")
         if self.length != 1.0:
             parts.append(f"--length {self.length:g}")
+        if self.only:
+            parts.append(f"--only {','.join(sorted(self.only))}")
         if self.without:
             parts.append(f"--without {','.join(sorted(self.without))}")
         return " ".join(parts)
@@ -99,16 +105,26 @@ def draw(plan: Plan) -> Swarm:
     swarm = Swarm()
     swarm.nodes = min(max(random.choice((1, 3, 3, 3, 5)), plan.nodes_min), plan.nodes_max)
     swarm.flush = random.choice(("ack", "ack", "ack", "ack", "ack", "ack", "interval", "os"))
+    if "loss" in plan.only:
+        swarm.flush = "os"
     for kind in KINDS:
         on, every_ms = random.random() < _ON_SHARES.get(kind, _ON_SHARE), random.choice((600.0, 1_500.0, 4_000.0))
+        if plan.only:
+            on, every_ms = kind in plan.only, every_ms / 2
         # Only what is flushed before it counts can be expected to outlive the power of its machine.
         lossy = kind in ("power", "failed-flush") and swarm.flush != "ack"
-        # What is not flushed may be lost by one node at a time, if the others have it.
-        lossy = lossy or (kind == "loss" and (swarm.nodes == 1 or "failed-flush" in swarm.every_ms))
-        # A failed fsync may take back what one replica has, once its machine is off: nothing survives that alone.
-        lossy = lossy or (kind == "failed-flush" and swarm.nodes == 1 and "power" in swarm.every_ms)
+        lossy = lossy or (kind == "loss" and (swarm.nodes == 1 or swarm.flush == "ack"))
+        # What a failed fsync has left out is still to be read until the machine is off: a node that has started anew
+        # counts it as flushed, and loses it then. That is a loss that no replica survives alone.
+        lossy = lossy or (kind == "failed-flush" and "power" in swarm.every_ms)
         if on and not lossy and kind not in plan.without:
             swarm.every_ms[kind] = every_ms
+    if "loss" in swarm.every_ms:
+        # What is not flushed may be lost by one node at a time, if the others have it. Who does not stop cleanly counts
+        # as one that has lost something (KIP-966), be it so or not: nothing else may end a process then.
+        # Nor may it stop: if it does so before it hears of its registration, the next one cannot say that it was clean.
+        for kind in ("kill", "kill-leader", "full-disk", *(() if plan.only else ("stop",))):
+            swarm.every_ms.pop(kind, None)
     swarm.network = NetworkConditions(
         latency_ms=random.choice((0.05, 0.2, 2.0)),
         jitter_ms=random.choice((0.05, 0.5, 5.0)),
@@ -120,7 +136,7 @@ def draw(plan: Plan) -> Swarm:
     swarm.producers = min(random.randint(1, 3), plan.clients_max)
     swarm.consumers = min(random.randint(0, 2), plan.clients_max)
     swarm.administrators = min(random.randint(0, 1), plan.clients_max)
-    swarm.safety_ms = random.choice((4_000.0, 8_000.0, 12_000.0)) * plan.length
+    swarm.safety_ms = random.choice((3_000.0, 6_000.0, 10_000.0)) * plan.length
     swarm.settings = {
         "log_flush_offset_checkpoint_interval_ms": random.choice((100, 500, 5_000)),
         "log_retention_check_interval_ms": random.choice((300, 2_000)),
@@ -239,9 +255,21 @@ class Faults:
 
     def _lose(self, random: Random) -> None:
         """A machine loses its power, and what was not flushed, while all others have all that is committed."""
-        node = self._node(random)
-        if all(each.ready for each in self._cluster) and self._truth.all_in_sync():
-            node.cut_power()
+        self._lose_when_all_have_it(self._node(random), self._node(random), _LOSS_TRIES)
+
+    def _lose_when_all_have_it(self, node: SimNode, other: SimNode, tries: int) -> None:
+        """Another one may be silent for a while then, so that the one that comes back might be elected."""
+        if self._over or tries == 0:
+            return
+        if not (all(each.ready for each in self._cluster) and self._truth.all_in_sync()):
+            again = partial(self._lose_when_all_have_it, node, other, tries - 1)
+            self._world.later(_LOSS_RETRY_MS, "loss", again)
+            return
+        random = self._world.stream("loss")
+        node.cut_power()
+        if other is not node:
+            self._undo_later("loss", random.choice((0.0, 5.0, 100.0)), other.pause)
+            self._undo_later("pause", random.choice((1_000.0, 3_000.0)), other.resume)
 
     def _pause(self, random: Random) -> None:
         node = self._node(random)

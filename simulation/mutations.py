@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..log.data_folder import DataFolder
 from ..log.partition_log import PartitionLog
 from ..log.producer_state import ProducerStates
 from ..log.recovery import Recovery
@@ -26,16 +27,22 @@ class Mutation(NamedTuple):
     rule: str
     applied: Callable[[], AbstractContextManager[None]]
     nodes_min: int = 1
+    only: frozenset[str] = frozenset()
+    """The faults that show that it is gone, if a swarm of all of them seldom does."""
+    redundant: str = ""
+    """Why nothing goes wrong without it, as long as all other rules hold; it is then not expected to be noticed."""
 
 
 MUTATIONS: dict[str, Mutation] = {}
 
 
-def mutation(name: str, rule: str, nodes_min: int = 1) -> Callable[[Callable[[], Iterator[None]]], None]:
-    """Register a context manager that takes a rule away."""
+def mutation(
+    name: str, rule: str, nodes_min: int = 1, only: str = "", redundant: str = ""
+) -> Callable[[Callable[[], Iterator[None]]], None]:
+    """Register a context manager that takes a rule away; only: kinds of faults, with spaces."""
 
     def register(applied: Callable[[], Iterator[None]]) -> None:
-        MUTATIONS[name] = Mutation(rule, contextmanager(applied), nodes_min)
+        MUTATIONS[name] = Mutation(rule, contextmanager(applied), nodes_min, frozenset(only.split()), redundant)
 
     return register
 
@@ -83,4 +90,16 @@ def _no_recovery() -> Iterator[None]:
         run(self, **{**options, "clean": True})
 
     with patched(Recovery, "run", trusting):
+        yield
+
+
+@mutation("recovered-before-clean", "a stop is clean only if what an unclean end left is recovered", 3, "loss stop")
+def _recovered_before_clean() -> Iterator[None]:
+    close = DataFolder.close
+
+    def trusting(self: Any, clean: bool, epoch: int = -1) -> None:  # noqa: FBT001 - as it is
+        self._unrecovered.clear()
+        close(self, clean, epoch)
+
+    with patched(DataFolder, "close", trusting):
         yield

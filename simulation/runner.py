@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from .faults import Plan
 from .cluster_mutations import MUTATIONS
+from .faults import Plan
 from .mutations import SEEDS_EACH
 from .run import Counts, Result, run
 from .shrink import shrink
@@ -123,9 +123,11 @@ def run_mutations(names: Sequence[str], nodes_max: int, start: int) -> int:
         if mutation.nodes_min > nodes_max:
             say(f"{name}: left out, it takes {mutation.nodes_min} nodes")
             continue
-        plans = [
-            Plan(seed, nodes_max=nodes_max, nodes_min=mutation.nodes_min) for seed in range(start, start + SEEDS_EACH)
-        ]
+        if mutation.redundant:
+            say(f"{name}: not tried: {mutation.redundant}")
+            continue
+        plan = Plan(start, nodes_max=nodes_max, nodes_min=mutation.nodes_min, only=mutation.only)
+        plans = plans_from(plan, SEEDS_EACH)
         found = find_mutation(name, plans)
         if found is None:
             unnoticed += 1

@@ -234,6 +234,8 @@ class ApiVersionsRequest(Request):
 
     API = 18
     REPLY = ApiVersionsReply
+    MIN_VERSION = 0
+    """For ever: it is asked before anybody knows what the other one speaks."""
 
     client_id: Name
     software: Name
@@ -241,6 +243,9 @@ class ApiVersionsRequest(Request):
     """The cluster that the client means to talk to; another one answers INCONSISTENT_CLUSTER_ID."""
     node_id: Int32 = -1
     """The node that calls, if it is one of the cluster's own."""
+    host: Name = ""
+    port: Count = 0
+    """Where that node is reached: it may have moved, and the metadata cannot say so as long as it has no majority."""
 
 
 class CloseRequest(Request):

@@ -1,4 +1,4 @@
-"""Rows: for how long a cluster of three nodes acknowledges nothing when a leader dies or restarts; what it costs idle."""
+"""Rows: for how long a cluster acknowledges nothing when a leader dies or restarts, and what its nodes do when idle."""
 
 from __future__ import annotations
 

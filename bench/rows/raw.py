@@ -10,6 +10,7 @@ from zmqbroker.log.records import encode_batch
 from zmqbroker.transport.envelope import convert_body, encode_request, split_reply
 from zmqbroker.transport.messages import (
     LATEST,
+    ApiVersionsRequest,
     CreateTopicsRequest,
     DeleteTopicsRequest,
     FetchReply,
@@ -84,7 +85,11 @@ class RawClient:
     # ---- requests
 
     def wait_ready(self, seconds: float = TIMEOUT_SECONDS) -> None:
-        """Wait for the answer to a Metadata request, which is on its way as soon as somebody listens."""
+        """Wait for the answer to a Metadata request, which is on its way as soon as somebody listens.
+
+        Who greets is not heard again before the node serves clients.
+        """
+        self.call(ApiVersionsRequest("bench", "zmqbroker-bench"), ApiVersionsRequest.REPLY, seconds)
         self.call(MetadataRequest([]), MetadataRequest.REPLY, seconds)
 
     def status(self) -> NodeStatusReply:

@@ -14,8 +14,10 @@ from zmqbroker.actors.peer_commands import AskPeer, Follow, PeerAnswer, PeerChan
 from zmqbroker.actors.reactor import Reactor
 from zmqbroker.actors.replica_fetcher import FLUSH_WAIT_MS, REST_MS_MAX, REST_MS_MIN, ReplicaFetcher
 from zmqbroker.errors import NetworkError
-from zmqbroker.quorum.image import MetadataImage, PartitionImage, TopicImage
+from zmqbroker.quorum.image import MetadataImage, PartitionImage, TopicImage, apply
+from zmqbroker.quorum.records import SetConfig
 from zmqbroker.settings import broker_config
+from zmqbroker.transport.config_messages import BROKER_RESOURCE, TOPIC_RESOURCE
 from zmqbroker.transport.network import LinkState
 from zmqbroker.transport.peer_messages import ReplicaFetchReply, ReplicaPosition, ReplicaState
 
@@ -406,6 +408,23 @@ def test_partitions_that_are_being_added_keep_to_their_rate():
     assert not bench.asked
     bench.run(2)
     assert bench.request() == (2, [(3, 1)], [])
+
+
+def test_a_rate_that_is_set_for_all_nodes_wins_and_can_be_taken_back(bench):
+    def set_rate(value):
+        record = SetConfig(BROKER_RESOURCE, "", "replication.throttled.rate", value)
+        bench.context.image = apply(bench.context.image, [record], TOPIC_RESOURCE)
+
+    set_rate("1000")
+    bench.follow((3, 0))
+    bench.request()
+    bench.reply(entry(3, b"x" * 60_000))
+    bench.follow((3, 1))
+    bench.run(5000)
+    assert not bench.asked
+    set_rate(None)
+    bench.run(1000)
+    assert bench.request() == (1, [(3, 1)], [])
 
 
 def test_without_a_rate_nothing_is_throttled(bench):

@@ -232,7 +232,7 @@ def error_of() -> Callable[..., tuple[str, str]]:
             errors = [
                 error_for(*pair)
                 for pair in pairwise(entry)
-                if isinstance(pair[1], str) and isinstance(pair[0], int) and pair[0] in BY_CODE
+                if isinstance(pair[1], str) and " " in pair[1] and isinstance(pair[0], int) and pair[0] in BY_CODE
             ]
             assert errors, reply
             error = errors[0]
@@ -246,3 +246,9 @@ def error_of() -> Callable[..., tuple[str, str]]:
 def batch() -> Callable[..., bytes]:
     """Make a batch of values."""
     return nodes_in_threads.batch_of  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session", name="nodes_in_threads")
+def _nodes_in_threads() -> Any:
+    """Where nodes in threads, and clients that speak by raw envelopes, come from."""
+    return nodes_in_threads

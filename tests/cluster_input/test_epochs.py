@@ -400,7 +400,7 @@ def test_generations_of_a_group(make_cluster, error_of, eventually):
         "a coordinator",
     )
     client = cluster[found.node_id].client()
-    eventually(lambda: client.ask(DescribeGroupsRequest(["g"])).body[0][0][1] == 0, "its role")
+    eventually(lambda: not client.ask(OffsetFetchRequest("g")).error_code, "its role")
     joined = join(client)
     member, now = joined.member_id, joined.generation_id
 

@@ -18,6 +18,7 @@ import tempfile
 import time
 from argparse import ArgumentParser
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 from zmqbroker import NewTopic
@@ -105,7 +106,7 @@ def fail_overs(run, args):
     stamps = sorted(o.at for o in run.outcomes() if o.kind == ACKED and o.partition == LOADED)
     gaps = []
     for begun in kills:
-        pairs = [(b - a) / 1e6 for a, b in zip(stamps, stamps[1:]) if b >= begun and a <= begun + 3e9]
+        pairs = [(b - a) / 1e6 for a, b in pairwise(stamps) if b >= begun and a <= begun + 3e9]
         gaps.append(max(pairs, default=math.inf))
     gaps.sort()
     median, p99 = statistics.median(gaps), gaps[math.ceil(0.99 * len(gaps)) - 1]
@@ -132,7 +133,9 @@ def full_load(run, args):
     wrong, counts = run.judge(args.writers)
     fenced = run.log_lines(["is fenced", "was not heard of"])
     changed = sum(after[0][number] - epoch for number, epoch in before[0].items())
-    for was, now, what in zip(before, after, ("leader epochs", "the quorum's epoch", "the nodes' registrations")):
+    for was, now, what in zip(
+        before, after, ("leader epochs", "the quorum's epoch", "the nodes' registrations"), strict=False
+    ):
         if was != now:
             wrong.append(f"{what} changed without a fault: {was} became {now}")
     wrong += fenced
@@ -156,11 +159,13 @@ def arguments():
     parser.add_argument("--idle-kills", type=int, choices=(0,), help="0: no kills, full load, no leader may change")
     parser.add_argument("--seconds", type=float, default=60.0, help="with --idle-kills: how long")
     parser.add_argument("--writers", type=int, default=None, help="producers (1, or 2 with --idle-kills)")
-    parser.add_argument("--pause-ms", type=float, default=None, help="a producer's pause between two rounds")
+    parser.add_argument("--pause-ms", type=float, default=5.0, help="a producer's pause between two rounds")
     parser.add_argument("--burst", type=int, default=None, help="records for each partition in a round")
     args = parser.parse_args()
     args.is_idle = args.idle_kills is not None
-    defaults = {"writers": 2, "pause_ms": 5.0, "burst": 500} if args.is_idle else {"writers": 1, "pause_ms": 5.0, "burst": 5}
+    defaults = (
+        {"writers": 2, "pause_ms": 5.0, "burst": 500} if args.is_idle else {"writers": 1, "pause_ms": 5.0, "burst": 5}
+    )
     for name, value in defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, value)

@@ -80,7 +80,7 @@ def remove_dead_runs():
 def remove(things):
     """Remove things by their names; whether all are gone."""
     failed = False
-    for kind, name in sorted(reversed(list(things)), key=lambda thing: ORDER.index(thing[0])):
+    for kind, name in sorted(things, key=lambda thing: ORDER.index(thing[0])):
         try:
             REMOVERS[kind](name)
         except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 from left_overs import run_command
@@ -34,8 +35,6 @@ class Network:
     def __init__(self, nodes, left_overs):
         self._prefix = f"zmqbroker-{os.getpid()}"
         self._middle = f"{self._prefix}-hub"
-        self._nodes = nodes
-        self._rules = set()
         left_overs.note("netns", self._middle)
         run_command("ip", "netns", "add", self._middle)
         run_command("ip", "-n", self._middle, "link", "set", "lo", "up")
@@ -81,24 +80,25 @@ class Network:
 
     # ---- cuts
 
-    def cut_link(self, node):
-        """Nobody reaches the node, clients neither."""
-        run_command("ip", "-n", self._middle, "link", "set", f"node{node}", "down")
+    @contextmanager
+    def link_down(self, node):
+        """Nobody reaches the node, clients neither, for as long as the context lasts."""
+        try:
+            run_command("ip", "-n", self._middle, "link", "set", f"node{node}", "down")
+            yield
+        finally:
+            run_command("ip", "-n", self._middle, "link", "set", f"node{node}", "up")
 
-    def mend_link(self, node):
-        """Put the link up again."""
-        run_command("ip", "-n", self._middle, "link", "set", f"node{node}", "up")
-
-    def cut(self, source, target):
-        """Drop what a node sends to another one."""
-        if (source, target) not in self._rules:
-            self._rules.add((source, target))
-            self._rule("add", source, target)
-
-    def mend(self):
-        """Drop nothing any more."""
-        while self._rules:
-            self._rule("del", *self._rules.pop())
+    @contextmanager
+    def cut(self, ways):
+        """Drop what nodes send to others, given as pairs of them, for as long as the context lasts."""
+        try:
+            for way in ways:
+                self._rule("add", *way)
+            yield
+        finally:
+            for way in ways:
+                self._rule("del", *way)
 
     def _rule(self, verb, source, target):
         words = ("from", self.host(source), "to", self.host(target), "blackhole", "pref", RULE_PRIORITY)
@@ -109,4 +109,5 @@ def _set_namespace(descriptor):
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(descriptor, CLONE_NEWNET):
         error = ctypes.get_errno()
-        raise RuntimeError(f"setns: {os.strerror(error)}")
+        message = f"setns: {os.strerror(error)}"
+        raise RuntimeError(message)

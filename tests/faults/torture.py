@@ -17,10 +17,11 @@ import tempfile
 import time
 from argparse import ArgumentParser
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from zmqbroker import Consumer, NewTopic, TopicPartition
+from zmqbroker.errors import ZmqBrokerError
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # pytest imports this file without its folder
@@ -28,16 +29,19 @@ sys.path.insert(0, str(HERE))  # pytest imports this file without its folder
 import netns  # noqa: E402
 import torture_disks  # noqa: E402
 from left_overs import LeftOvers  # noqa: E402
-from torture_checker import compare_replicas, gaps, judge  # noqa: E402
-from torture_log import OUTCOME, READ, VALUE, Outcome, Read, entries  # noqa: E402
+from torture_checker import compare_replicas, gaps, judge, judge_group, judge_queue  # noqa: E402
+from torture_log import ACKED, GROUP, OUTCOME, READ, SHARED, VALUE, GroupEvent, Outcome, Read, Shared, entries  # noqa: E402
 from torture_nemesis import DISKS, NEEDS, NETWORK, SHIM, Nemesis  # noqa: E402
 from torture_nodes import NODES, TortureCluster, View, wait_until  # noqa: E402
 
 TOPIC = "torture"
 PARTITIONS = 4
-WRITERS, READERS = 2, 2
+GROUP_ID = "torture"
+WRITERS, READERS, MEMBERS, WORKERS = 2, 1, 2, 2
+LEASE_MS, DELIVERY_LIMIT = 5_000, 1_000
 ISR_SECONDS = 60.0
 END_SECONDS = 120.0
+GROUP_SECONDS = 60.0
 AFTERWARDS_SECONDS = 3.0
 """How long the producers go on when all is healed: the cluster must work then."""
 
@@ -153,7 +157,7 @@ class Torture:
         self._servers = self._cluster.bootstrap_servers
         self._view = View(self._servers)
         closing.callback(self._view.close)
-        config = {"min.insync.replicas": "2", "flush": "ack"}
+        config = {"min.insync.replicas": "2", "flush": args.flush}
         self._view.admin.create_topics(
             [NewTopic(TOPIC, num_partitions=PARTITIONS, replication_factor=len(NODES), topic_configs=config)]
         )
@@ -184,22 +188,9 @@ class Torture:
         counts = {}
         self._await_full("at the start")
         epochs = self._epochs()
-        for number in range(READERS):
-            self._clients.start("read", number)
-        for number in range(WRITERS):
-            self._clients.start("produce", number)
-        if not wait_until(lambda: self._has_acked(), 30):
-            self.wrong.append("nothing was acknowledged in the first 30 s")
+        self._start_clients()
         begun = time.monotonic_ns()
-        self.say("the nemesis begins")
-        nemesis = Nemesis(
-            self._cluster, self._view, self.machine.network, TOPIC, self.kinds, self._args.seed
-        )
-        if self.kinds:
-            nemesis.run(self._args.seconds, self._args.rest_seconds, self.say)
-        else:
-            time.sleep(self._args.seconds)
-        self.wrong += nemesis.wrong
+        nemesis = self._let_loose()
         healed = time.monotonic_ns()
         counts["in sync again after the last fault (s)"] = round(self._await_full("after healing"), 1)
         self.say("healed")
@@ -208,40 +199,101 @@ class Torture:
         self.wrong += self._clients.stop("produce")
         final, high_watermarks = read_all(self._servers)
         self.wrong += self._clients.stop("read")
-        leaders, quorum = (after - before for before, after in zip(epochs, self._epochs()))
+        counts["group at the end after (s)"], committed = self._await_group(high_watermarks)
+        self.wrong += self._clients.stop("join")
+        counts["queue empty after (s)"] = self._await_queue()
+        self.wrong += self._clients.stop("work")
+        leaders, quorum = (after - before for before, after in zip(epochs, self._epochs(), strict=True))
+        counts["changes of partition leaders (epochs)"] = leaders
+        counts["changes of the controller (epochs)"] = quorum
         self.say("stopping the nodes")
         self._stop_nodes()
         folders = {n: [self._cluster.data_path(node) / f"{TOPIC}-{n}" for node in NODES] for n in range(PARTITIONS)}
         self.wrong += compare_replicas(folders, high_watermarks)
         outcomes = {n: self._clients.log(f"produce{n}", OUTCOME, Outcome) for n in range(WRITERS)}
-        reads = {n: self._clients.log(f"read{n}", READ, Read) for n in range(READERS)}
-        wrong, judged = judge(outcomes, final, reads)
-        self.wrong += wrong
-        counts |= judged
-        if not any(o.at > healed for found in outcomes.values() for o in found):
+        counts |= self._judge(outcomes, final, committed, high_watermarks)
+        if not any(o.kind == ACKED and o.at > healed for found in outcomes.values() for o in found):
             self.wrong.append("nothing was acknowledged after healing")
-        acked = judged["records acknowledged"]
-        floor = self._args.floor * self._args.seconds
-        if acked < floor:
-            self.wrong.append(f"only {acked:,} records were acknowledged, {floor:,.0f} are the least")
-        counts["changes of partition leaders (epochs)"] = leaders
-        counts["changes of the controller (epochs)"] = quorum
-        deaths = self._cluster.deaths()
-        counts["nodes that ended by themselves"] = len(deaths)
-        counts["supervisors that gave up"] = self._cluster.supervisors_that_gave_up
         longest, by_kind = gaps(outcomes, nemesis.faults, begun, ended)
         counts["longest gap between a partition's acks (ms)"] = round(longest)
         done = Counter(fault.kind for fault in nemesis.faults)
         self.by_kind = {kind: (done[kind], by_kind.get(kind, 0.0)) for kind in self.kinds}
-        self._look_for_assertions()
         return counts
 
-    def _look_for_assertions(self):
+    def _start_clients(self):
+        for what, count in (("read", READERS), ("join", MEMBERS), ("work", WORKERS), ("produce", WRITERS)):
+            for number in range(count):
+                self._clients.start(what, number)
+        if not wait_until(self._has_acked, 30):
+            self.wrong.append("nothing was acknowledged in the first 30 s")
+
+    def _let_loose(self):
+        """Let the nemesis do its work."""
+        self.say("the nemesis begins")
+        args = self._args
+        nemesis = Nemesis(
+            self._cluster, self._view, self.machine.network, topic=TOPIC, kinds=self.kinds, seed=args.seed
+        )
+        if self.kinds:
+            nemesis.run(args.seconds, args.rest_seconds, self.say, args.at_once)
+        else:
+            time.sleep(args.seconds)
+        self.wrong += nemesis.wrong
+        return nemesis
+
+    def _judge(self, outcomes, final, committed, high_watermarks):
+        """Judge what the clients have seen, and how the nodes have lived; counts."""
+        reads = {n: self._clients.log(f"read{n}", READ, Read) for n in range(READERS)}
+        wrong, counts = judge(outcomes, final, reads)
+        events = {n: self._clients.log(f"join{n}", GROUP, GroupEvent) for n in range(MEMBERS)}
+        wrong_of_group, counts_of_group = judge_group(events, committed, high_watermarks)
+        events = {n: self._clients.log(f"work{n}", SHARED, Shared) for n in range(WORKERS)}
+        wrong_of_queue, counts_of_queue = judge_queue(events, high_watermarks)
+        self.wrong += wrong + wrong_of_group + wrong_of_queue
+        acked = counts["records acknowledged"]
+        floor = self._args.floor * self._args.seconds
+        if acked < floor:
+            self.wrong.append(f"only {acked:,} records were acknowledged, {floor:,.0f} are the least")
         for node in NODES:
             for line in self._cluster.error_path(node).read_text(errors="replace").splitlines():
                 # A node that cannot flush ends by an assertion, as it should.
                 if line.startswith("AssertionError") and "Input/output error" not in line:
                     self.wrong.append(f"node {node} failed: {line}")
+        deaths = {
+            "nodes that ended by themselves": len(self._cluster.deaths()),
+            "supervisors that gave up": self._cluster.supervisors_that_gave_up,
+        }
+        return counts | counts_of_group | counts_of_queue | deaths
+
+    def _await_group(self, high_watermarks):
+        """Wait until the group has read and committed everything; how long that took, and what is committed."""
+        begun = time.monotonic()
+        committed = {}
+
+        def is_done():
+            with suppress(ZmqBrokerError):
+                found = self._view.admin.list_consumer_group_offsets(GROUP_ID)
+                committed.update({p.partition: known.offset for p, known in found.items() if p.topic == TOPIC})
+            return committed == high_watermarks
+
+        wait_until(is_done, GROUP_SECONDS)
+        return round(time.monotonic() - begun, 1), committed
+
+    def _await_queue(self):
+        """Wait until every record of the queue is finished; how long that took."""
+        begun = time.monotonic()
+        left = -1
+
+        def is_done():
+            nonlocal left
+            with suppress(ZmqBrokerError):
+                (group,) = self._view.admin.describe_share_groups([f"{GROUP_ID}-queue"])
+                left = sum(partition.lag for partition in group.partitions) if group.partitions else -1
+            return left == 0
+
+        if not wait_until(is_done, GROUP_SECONDS):
+            self.wrong.append(f"{left:,} records of the queue are not finished after {GROUP_SECONDS:.0f} s")
+        return round(time.monotonic() - begun, 1)
 
     def _has_acked(self):
         return all(self._clients.log(f"produce{number}", OUTCOME, Outcome) for number in range(WRITERS))
@@ -289,9 +341,17 @@ def arguments():
     parser.add_argument("--faults", default="all", help=f"with commas, of: {', '.join(NEEDS)}")
     parser.add_argument("--without", default="", help="kinds of faults that are left out of these")
     parser.add_argument("--rest-seconds", type=float, default=3.0, help="the longest rest between two faults")
+    parser.add_argument(
+        "--at-once", type=int, default=1, help="how many faults there may be at once, on different nodes"
+    )
     parser.add_argument("--pause-ms", type=float, default=10.0, help="a producer's pause between two rounds")
     parser.add_argument("--burst", type=int, default=1, help="records for each partition in a round")
-    parser.add_argument("--floor", type=float, default=50.0, help="records that must be acknowledged a second, at least")
+    parser.add_argument(
+        "--flush", default="ack", help="of the topic; with os a cut of all power has to be seen to lose"
+    )
+    parser.add_argument(
+        "--floor", type=float, default=50.0, help="records that must be acknowledged a second, at least"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the nodes")
     parser.add_argument("--keep", action="store_true", help="keep all logs in any case")
     parser.add_argument("--verbose", action="store_true", help="a line for each fault")
@@ -301,7 +361,8 @@ def arguments():
         args.faults = [kind for kind in fault_kinds(args.faults) if kind not in without]
     except ValueError as error:
         parser.error(str(error))
-    args.flags = [word for setting in args.set for word in ("--set", setting)]
+    queue = [f"group.share.record.lock.duration.ms={LEASE_MS}", f"group.share.delivery.count.limit={DELIVERY_LIMIT}"]
+    args.flags = [word for setting in queue + args.set for word in ("--set", setting)]
     return args
 
 

@@ -7,9 +7,11 @@ an offset has one value for ever; a reader neither skips nor goes back; replicas
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
 
-from torture_log import ACKED, FAILED, UNKNOWN
-from zmqbroker.log.inspect import segment_files
+from torture_log import ACKED, DELIVERED, FAILED, MEMBER_COMMIT, MEMBER_READ, UNKNOWN
+from zmqbroker.log.inspect import dump, segment_files
 from zmqbroker.log.real_disk import RealDisk
 
 SHOWN = 5
@@ -100,6 +102,69 @@ def _judge_reader(reader, records, final, wrong):
     wrong.none_of(others, f"records that reader {reader} has had are not what stands there now")
 
 
+def judge_group(events, committed, high_watermarks):
+    """Check what the members of the group did; (what was wrong, counts).
+
+    events: by member, lists of GroupEvent. committed: the group's offsets at last, by partition.
+    """
+    wrong = _Complaints()
+    read, commits = defaultdict(set), defaultdict(int)
+    reads = 0
+    for event in (event for found in events.values() for event in found):
+        if event.kind == MEMBER_READ:
+            reads += event.last - event.first + 1
+            read[event.partition].update(range(event.first, event.last + 1))
+        else:
+            commits[event.partition] = max(commits[event.partition], event.first)
+    for partition, end in high_watermarks.items():
+        if committed.get(partition, 0) < commits[partition]:
+            found = committed.get(partition, 0)
+            wrong.append(
+                f"partition {partition}: the commit of {commits[partition]} was answered, and {found} is there"
+            )
+        if committed.get(partition, 0) != end:
+            wrong.append(f"partition {partition}: the group stands at {committed.get(partition, 0)}, the end is {end}")
+        wrong.none_of(
+            (offset for offset in range(end) if offset not in read[partition]),
+            f"records of partition {partition} were skipped by the group",
+        )
+    counts = {
+        "commits answered": sum(event.kind == MEMBER_COMMIT for found in events.values() for event in found),
+        "records that the group has read": reads,
+        "... of them again": reads - sum(map(len, read.values())),
+    }
+    return wrong, counts
+
+
+def judge_queue(events, high_watermarks):
+    """Check what the workers of the queue had; (what was wrong, counts). events: by worker, lists of Shared."""
+    wrong = _Complaints()
+    confirmed, last, twice = {}, {}, []
+    deliveries = 0
+    for event in (event for found in events.values() for event in found):
+        record = (event.partition, event.offset)
+        if event.kind == DELIVERED:
+            deliveries += 1
+            last[record] = max(event.at, last.get(record, 0))
+        else:
+            if record in confirmed:
+                twice.append(record)
+            confirmed[record] = min(event.at, confirmed.get(record, event.at))
+    wrong.none_of(twice, "records of the queue were acknowledged twice, and confirmed both times")
+    wrong.none_of(
+        (record for record, at in confirmed.items() if last.get(record, 0) > at),
+        "records of the queue were delivered after their acknowledgement was confirmed",
+    )
+    stored = [(partition, offset) for partition, end in high_watermarks.items() for offset in range(end)]
+    wrong.none_of((record for record in stored if record not in last), "records of the queue were never delivered")
+    counts = {
+        "deliveries of the queue": deliveries,
+        "... of them again": deliveries - len(last),
+        "acknowledgements confirmed": len(confirmed),
+    }
+    return wrong, counts
+
+
 def gaps(outcomes, faults, begun, ended):
     """The longest time (ms) without an acknowledgement in any one partition: overall, and by kind of fault."""
     times = defaultdict(list)
@@ -110,8 +175,8 @@ def gaps(outcomes, faults, begun, ended):
     longest = 0.0
     kinds = dict.fromkeys((fault.kind for fault in faults), 0.0)
     for stamps in times.values():
-        stamps = [begun, *sorted(stamp for stamp in stamps if begun < stamp < ended), ended]
-        for before, after in zip(stamps, stamps[1:]):
+        moments = [begun, *sorted(stamp for stamp in stamps if begun < stamp < ended), ended]
+        for before, after in pairwise(moments):
             gap = (after - before) / MS
             if gap < 50:
                 continue
@@ -136,12 +201,12 @@ def compare_replicas(paths, high_watermarks):
     wrong = []
     for partition, folders in paths.items():
         logs = [batches(folder) for folder in folders]
-        for folder, log in zip(folders, logs):
+        for folder, log in zip(folders, logs, strict=False):
             end = log[-1][1] + 1 if log else 0
             if end < high_watermarks[partition]:
                 wrong.append(f"{folder} ends at {end}, below the high watermark {high_watermarks[partition]}")
-        for folder, log in zip(folders[1:], logs[1:]):
-            for mine, theirs in zip(logs[0], log):
+        for folder, log in zip(folders[1:], logs[1:], strict=False):
+            for mine, theirs in zip(logs[0], log, strict=False):
                 if mine != theirs:
                     wrong.append(f"{folders[0]} and {folder} differ: {mine[:3]} against {theirs[:3]}")
                     break
@@ -150,11 +215,14 @@ def compare_replicas(paths, high_watermarks):
 
 def batches(folder):
     """All batches of a partition's folder: (first offset, last offset, leader epoch, bytes)."""
-    from zmqbroker.log.inspect import dump
-
     disk = RealDisk()
-    data = {path: open(path, "rb").read() for path in segment_files(disk, str(folder))}
+    data = {path: Path(path).read_bytes() for path in segment_files(disk, str(folder))}
     return [
-        (info.base_offset, info.last_offset, info.leader_epoch, data[info.path][info.position : info.position + info.size])
+        (
+            info.base_offset,
+            info.last_offset,
+            info.leader_epoch,
+            data[info.path][info.position : info.position + info.size],
+        )
         for info in dump(disk, str(folder))
     ]

@@ -1,4 +1,4 @@
-"""A client of a torture, in a process of its own: a producer or a reader, until SIGTERM; it writes down what happens.
+"""A client of a torture, in a process of its own: a producer, a reader, or a member of a group, until SIGTERM.
 
     python tests/faults/torture_client.py produce --servers ... --topic ... --partitions 4 --number 1 --log FILE
 
@@ -14,18 +14,35 @@ import threading
 import time
 from argparse import ArgumentParser
 from collections import deque
+from contextlib import suppress
 
-from torture_log import ACKED, FAILED, OUTCOME, READ, UNKNOWN, VALUE, value_of
-from zmqbroker import Consumer, Producer, TopicPartition
+from torture_log import (
+    ACKED,
+    CONFIRMED,
+    DELIVERED,
+    FAILED,
+    GROUP,
+    MEMBER_COMMIT,
+    MEMBER_READ,
+    OUTCOME,
+    READ,
+    SHARED,
+    UNKNOWN,
+    VALUE,
+    value_of,
+)
+from zmqbroker import Consumer, Producer, ShareConsumer, TopicPartition
 from zmqbroker.errors import (
     BufferTimeoutError,
     InvalidRecordError,
+    InvalidRecordStateError,
     MessageTooLargeError,
     ZmqBrokerError,
 )
 
 NOT_STORED = (InvalidRecordError, MessageTooLargeError, BufferTimeoutError)
 DELIVERY_MS = 60_000
+SESSION_MS = 6_000
 
 
 def complain(text):
@@ -99,6 +116,87 @@ class Writer(Client):
         os.write(self.file, b"".join([OUTCOME.pack(*outcome) for outcome in ready]))
 
 
+class Member(Client):
+    """Reads as a member of a group, and commits what it has read."""
+
+    def run(self):
+        args = self.args
+        with Consumer(
+            args.topic,
+            bootstrap_servers=args.servers,
+            group_id=args.group,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=SESSION_MS // 4,
+            client_id=f"member-{args.number}",
+        ) as consumer:
+            while not self.stopping.is_set():
+                try:
+                    found = consumer.poll(timeout_ms=200)
+                    self._note(MEMBER_READ, [(p.partition, r[0].offset, r[-1].offset) for p, r in found.items()])
+                    if found:
+                        offsets = {partition: records[-1].offset + 1 for partition, records in found.items()}
+                        consumer.commit(offsets, timeout_ms=SESSION_MS)
+                        self._note(MEMBER_COMMIT, [(p.partition, offset, offset) for p, offset in offsets.items()])
+                except ZmqBrokerError as error:
+                    complain(f"{type(error).__name__}: {error}")
+                    self.stopping.wait(0.05)
+
+    def _note(self, kind, what):
+        os.write(self.file, b"".join([GROUP.pack(kind, *fields) for fields in what]))
+
+
+class Worker(Client):
+    """Takes records out of the topic as a queue, and acknowledges each."""
+
+    def __init__(self, args):
+        super().__init__(args)
+        self._refused = []
+
+    def run(self):
+        args = self.args
+        with ShareConsumer(
+            args.topic,
+            bootstrap_servers=args.servers,
+            group_id=f"{args.group}-queue",
+            acknowledgement_mode="explicit",
+            on_acknowledge_error=lambda partition, _error, ranges: self._refused.append((partition, ranges)),
+            client_id=f"worker-{args.number}",
+        ) as consumer:
+            while not self.stopping.is_set():
+                try:
+                    self._work(consumer)
+                except ZmqBrokerError as error:
+                    complain(f"{type(error).__name__}: {error}")
+                    self.stopping.wait(0.05)
+
+    def _work(self, consumer):
+        records = consumer.poll(timeout_ms=200)
+        if not records:
+            return
+        self._note(DELIVERED, records)
+        self._refused.clear()
+        said = []
+        for record in records:
+            with suppress(InvalidRecordStateError):  # its lease has ended
+                consumer.acknowledge(record)
+                said.append(record)
+        with suppress(InvalidRecordStateError):  # what was refused is known by then
+            consumer.commit()
+        refused = {
+            (partition, offset)
+            for partition, ranges in self._refused
+            for first, last in ranges
+            for offset in range(first, last + 1)
+        }
+        self._note(CONFIRMED, [record for record in said if (record.topic_partition, record.offset) not in refused])
+
+    def _note(self, kind, records):
+        now = time.monotonic_ns()
+        os.write(self.file, b"".join([SHARED.pack(kind, r.partition, r.offset, now) for r in records]))
+
+
 class Reader(Client):
     """Reads all partitions from their beginnings, and until their ends when it is told to stop."""
 
@@ -139,7 +237,8 @@ class Reader(Client):
 
 def main():
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("produce", "read"))
+    parser.add_argument("what", choices=("produce", "read", "join", "work"))
+    parser.add_argument("--group", default="torture")
     parser.add_argument("--servers", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--partitions", type=int, required=True)
@@ -149,7 +248,7 @@ def main():
     parser.add_argument("--burst", type=int, default=1, help="records of a partition in one round")
     parser.add_argument("--request-timeout-ms", type=int, default=30_000)
     args = parser.parse_args()
-    (Writer if args.what == "produce" else Reader)(args).run()
+    {"produce": Writer, "read": Reader, "join": Member, "work": Worker}[args.what](args).run()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import os
 import shutil
 import struct
 import subprocess
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from left_overs import run_command
@@ -50,18 +50,19 @@ class Disk:
     def _mount(self):
         run_command("mount", "-o", "loop", str(self._image), str(self.path))
 
-    def fill(self):
-        """Leave no room."""
-        with self._ballast.open("wb", buffering=0) as file:
-            for size in (1 << 24, 1 << 16, 1 << 12):
-                block = bytes(size)
-                with suppress(OSError):
-                    while file.write(block) == size:
-                        pass
-
-    def make_room(self):
-        """Give the room back."""
-        self._ballast.unlink(missing_ok=True)
+    @contextmanager
+    def full(self):
+        """Leave no room, for as long as the context lasts."""
+        try:
+            with self._ballast.open("wb", buffering=0) as file:
+                for size in (1 << 24, 1 << 16, 1 << 12):
+                    block = bytes(size)
+                    with suppress(OSError):
+                        while file.write(block) == size:
+                            pass
+            yield
+        finally:
+            self._ballast.unlink(missing_ok=True)
 
     def cut_power(self):
         """From here on nothing is stored. Whoever uses the file system has to be killed, then `power_on`."""
@@ -75,7 +76,6 @@ class Disk:
         """Mount what was stored."""
         run_command("umount", str(self.path))
         self._mount()
-        self.make_room()
 
 
 def build_shim(folder):

@@ -15,6 +15,13 @@ OUTCOME = Struct("<BHQqQ")
 """What has become of a record: kind, partition, number, offset, time."""
 READ = Struct("<HqHQ")
 """What stood where: partition, offset, producer, number."""
+MEMBER_READ, MEMBER_COMMIT = range(2)
+GROUP = Struct("<BHqq")
+"""What a member of the group did: kind, partition, and of a read the first and the last offset, of a commit that was
+answered the offset, twice."""
+DELIVERED, CONFIRMED = range(2)
+SHARED = Struct("<BHqQ")
+"""What a worker of the queue had: kind, partition, offset, time; confirmed: its acknowledgement was answered."""
 VALUE = Struct("<HHQ")
 """A record's value begins with: producer, partition, number."""
 VALUE_BYTES = 100
@@ -37,6 +44,24 @@ class Read(NamedTuple):
     offset: int
     producer: int
     number: int
+
+
+class GroupEvent(NamedTuple):
+    """See GROUP."""
+
+    kind: int
+    partition: int
+    first: int
+    last: int
+
+
+class Shared(NamedTuple):
+    """See SHARED."""
+
+    kind: int
+    partition: int
+    offset: int
+    at: int
 
 
 def entries(data, layout, kind):

@@ -64,10 +64,10 @@ class TortureCluster(LocalCluster):
         self._left_overs.note_process(node.process.pid)
         return node
 
-    def keep_running(self):
+    def keep_running(self, node_ids=NODES):
         """Start the nodes whose supervisors have ended by themselves, as an operator would."""
-        for node_id, node in self.nodes.items():
-            if not node.is_running:
+        for node_id in node_ids:
+            if not self.nodes[node_id].is_running:
                 self.supervisors_that_gave_up += 1
                 self.launch_node(node_id)
 
@@ -109,7 +109,9 @@ class View:
 
     def controller(self):
         """The active controller's node, as far as is known."""
-        self._controller = next((node.node_id for node in self.nodes().values() if node.is_controller), self._controller)
+        self._controller = next(
+            (node.node_id for node in self.nodes().values() if node.is_controller), self._controller
+        )
         return self._controller
 
     def partitions(self, topic):

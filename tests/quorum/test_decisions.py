@@ -248,6 +248,20 @@ def test_quotas_are_set_and_dropped():
     assert image.configs == {}
 
 
+def test_some_settings_are_for_all_nodes_at_once():
+    image = a_cluster()
+    rate = "replication.throttled.rate"
+    decision = alter(image, (BROKER_RESOURCE, "", [(rate, "50MB")]))
+    assert results(decision) == [0]
+    image = apply(image, decision.records, TOPIC_RESOURCE)
+    assert dict(image.config_of(BROKER_RESOURCE, "")) == {rate: "50000000"}
+    for settings in ([("listen", "tcp://127.0.0.1:1")], [(rate, "fast")], [(rate, "-1")], [("no.such", "1")]):
+        assert results(alter(image, (BROKER_RESOURCE, "", settings))) == [40]
+    assert results(alter(image, (BROKER_RESOURCE, "1", [(rate, "1")]))) == [42], "one node's are in its file"
+    image = apply(image, alter(image, (BROKER_RESOURCE, "", [(rate, None)])).records, TOPIC_RESOURCE)
+    assert image.configs == {}
+
+
 def test_producer_ids_come_in_blocks_that_follow_each_other():
     image = a_cluster()
     first, records = decisions.next_producer_ids(image)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from zmqbroker.simulation.__main__ import main
+from zmqbroker.simulation.cluster_mutations import MUTATIONS
 from zmqbroker.simulation.faults import KINDS, Plan, draw
 from zmqbroker.simulation.history import Fate, History, Sent
-from zmqbroker.simulation.mutations import MUTATIONS, patched
+from zmqbroker.simulation.mutations import patched
+from zmqbroker.simulation.past_seeds import PAST
 from zmqbroker.simulation.run import Counts, Result, run
 from zmqbroker.simulation.runner import find_mutation, hash_elsewhere, try_plan
 from zmqbroker.simulation.shrink import shrink, smaller
@@ -49,6 +51,30 @@ def test_a_rule_that_is_gone_is_noticed(name: str, fault: str) -> None:
     plans = [Plan(seed, nodes_max=1, without=without) for seed in range(MUTATION_SEEDS)]
     found = find_mutation(name, [plan for plan in plans if fault in draw(plan).every_ms])
     assert found is not None, MUTATIONS[name].rule
+
+
+@pytest.mark.parametrize("wrong", PAST)
+def test_past_seeds_stay_well(wrong: str) -> None:
+    result = run(PAST[wrong])
+    assert result.violation is None, f"{wrong}, again? python -m zmqbroker.simulation {result.plan}: {result.violation}"
+
+
+CLUSTER_MUTATIONS = {
+    "follower-flush": 1,
+    "fenced-leave": 0,
+    "parted-logs": 0,
+    "quorum-flush": 0,
+    "truncate-by-epoch": 0,
+    "recovered-before-clean": 0,
+}
+"""Rules of clusters, each with a seed that is quick to show that it is gone, or one that comes soon after it."""
+
+
+@pytest.mark.parametrize(("name", "seed"), CLUSTER_MUTATIONS.items())
+def test_a_rule_of_clusters_that_is_gone_is_noticed(name: str, seed: int) -> None:
+    rule = MUTATIONS[name]
+    plans = [Plan(seed + more, nodes_min=rule.nodes_min, only=rule.only) for more in range(5)]
+    assert find_mutation(name, plans) is not None, rule.rule
 
 
 def test_a_mutation_is_over_afterwards() -> None:

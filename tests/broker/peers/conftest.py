@@ -110,6 +110,7 @@ class Node:
             cluster_id=CLUSTER,
             incarnation="this start",
             counters=Counter(),
+            advertised=("", 0),
             image=SimpleNamespace(nodes={}),
             network=SimpleNamespace(link=self.link),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,3 +122,23 @@ def test_a_large_cluster_is_planned_in_time():
     assert time.process_time() - began < 5
     assert spread(Counter(node for replicas in moved for node in replicas), range(6)) <= 1
     assert spread(Counter(replicas[0] for replicas in moved), range(6)) <= 1
+
+
+def test_a_busy_topic_gets_its_share_of_new_nodes_beside_a_large_one():
+    """Three nodes host fifty partitions of one topic and six of another; two more come."""
+    image = image_of([], "aaaaa")
+    topics = {
+        name: TopicImage(
+            name,
+            name,
+            tuple(PartitionImage((n % 3, (n + 1) % 3, (n + 2) % 3), (n % 3,), n % 3, 0) for n in range(count)),
+        )
+        for name, count in (("busy", 6), ("large", 50))
+    }
+    moves = rebalance_moves(replace(image, topics=topics))
+    for name, count in (("busy", 6), ("large", 50)):
+        moved = after(
+            [state.replicas for state in topics[name].partitions], [move for move in moves if move.topic == name]
+        )
+        hosted = Counter(node for replicas in moved for node in replicas)
+        assert spread(hosted, range(5)) <= 2, f"{name}: {hosted}"

@@ -1,0 +1,12 @@
+"""Runs that have shown a mistake of the broker once; all are run with the tests, and have to stay well."""
+
+from __future__ import annotations
+
+from .faults import Plan
+
+PAST: dict[str, Plan] = {
+    "a stop before registration counted as clean, and what a power cut had torn was never looked through": Plan(
+        0, nodes_min=3, only=frozenset({"loss", "stop"})
+    ),
+}
+"""By what was wrong."""

@@ -1,0 +1,132 @@
+"""`zmqbroker start --nodes N` and `--join`: stopped and started again, grown from one node, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from zmqbroker import Admin, Consumer, NewTopic, Producer, TopicPartition
+
+VALUES = [b"%d" % number for number in range(50)]
+
+
+@pytest.fixture
+def start(broker_process, tmp_path):
+    """Start nodes under one supervisor on the test's folder; returns it and the ready line of each."""
+
+    def run(nodes=3, *flags):
+        broker = broker_process(data_dir=str(tmp_path / "data"), flags=["--nodes", str(nodes), *flags])
+        broker.launch()
+        ready = [broker.wait_ready() for _ in range(nodes)]
+        return broker, sorted(ready, key=lambda line: line.node_id)
+
+    return run
+
+
+def servers(ready):
+    return ",".join(line.address.removeprefix("tcp://") for line in ready)
+
+
+def write(bootstrap, topic):
+    with Producer(bootstrap_servers=bootstrap) as producer:
+        for value in VALUES:
+            producer.send(topic, value)
+        producer.flush()
+
+
+def read(bootstrap, topic, **settings):
+    """All values of the topic's first partition."""
+    with Consumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", **settings) as consumer:
+        consumer.assign([TopicPartition(topic, 0)])
+        found = []
+        for _ in range(100):
+            found += [record.value for records in consumer.poll(200).values() for record in records]
+            if len(found) >= len(VALUES):
+                break
+        if settings:
+            consumer.commit()
+        return found
+
+
+def replication(admin, topic):
+    (described,) = admin.describe_topics([topic])
+    return {len(partition.isr) for partition in described.partitions}
+
+
+def test_a_cluster_is_stopped_and_comes_back_where_it_was(start):
+    broker, before = start()
+    with Admin(bootstrap_servers=servers(before)) as admin:
+        admin.create_topics([NewTopic("t", 1, 3)])
+    write(servers(before), "t")
+    assert broker.stop() == 0
+    _, after = start()
+    assert [line.address for line in after] == [line.address for line in before]
+    assert read(servers(after[1:]), "t") == VALUES
+
+
+def test_a_node_that_is_killed_is_started_again_and_the_others_go_on(start):
+    broker, ready = start()
+    with Admin(bootstrap_servers=servers(ready)) as admin:
+        admin.create_topics([NewTopic("t", replica_assignments=[[2, 1, 3]])])
+        os.kill(ready[1].node_pid, signal.SIGKILL)
+        write(servers(ready), "t")
+        again = broker.wait_ready()
+        assert (again.node_id, again.address) == (2, ready[1].address)
+    assert read(servers(ready), "t") == VALUES
+    assert broker.stop() == 0
+
+
+def test_a_single_nodes_folder_grows_into_a_cluster(start, zmqbroker_command, eventually):
+    broker, alone = start(1)
+    with Admin(bootstrap_servers=servers(alone)) as admin:
+        admin.create_topics([NewTopic("t", 1)])
+        write(servers(alone), "t")
+        assert read(servers(alone), "t", group_id="g") == VALUES
+    assert broker.stop() == 0
+
+    broker, ready = start()
+    assert [line.node_id for line in ready] == [1, 2, 3]
+    with Admin(bootstrap_servers=servers(ready)) as admin:
+        eventually(lambda: replication(admin, "__consumer_offsets") == {3}, "offsets are on three nodes")
+        words = ["topics", "reassign", "--topic", "t", "--replication-factor", "3"]
+        done = zmqbroker_command(*words, "--bootstrap-server", servers(ready))
+        assert done.returncode == 0, done.stderr
+        assert replication(admin, "t") == {3}
+        eventually(lambda: len(admin.describe_quorum().voters) == 3, "three voters")
+        os.kill(ready[0].node_pid, signal.SIGSTOP)
+        try:
+            assert read(servers(ready[1:]), "t") == VALUES
+            with Consumer(bootstrap_servers=servers(ready[1:]), group_id="g") as consumer:
+                assert consumer.committed(TopicPartition("t", 0)) == len(VALUES)
+        finally:
+            os.kill(ready[0].node_pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("nodes", ["0", "65", "-1"])
+def test_a_number_of_nodes_that_cannot_be_is_refused(zmqbroker_process, refused, tmp_path, nodes):
+    done = zmqbroker_process("start", "--data-dir", str(tmp_path / "data"), "--nodes", nodes)
+    assert "at most 64 nodes" in refused(done)
+    assert not (tmp_path / "data").exists()
+
+
+def test_ports_that_do_not_exist_are_refused(zmqbroker_process, refused, tmp_path):
+    words = ["--nodes", "3", "--listen", "tcp://127.0.0.1:65534", "--data-dir", str(tmp_path / "data")]
+    assert "65536" in refused(zmqbroker_process("start", *words))
+
+
+def test_a_folder_of_another_cluster_does_not_join(broker_process, zmqbroker_process, tmp_path):
+    one, other = broker_process().start(), broker_process(data_dir=str(tmp_path / "other")).start()
+    assert other.stop() == 0
+    words = ["--data-dir", other.data_dir, "--listen", "tcp://127.0.0.1:0", "--join", one.bootstrap_servers]
+    done = zmqbroker_process("start", *words)
+    assert done.returncode == 1
+    last = done.stderr.decode().splitlines()[-1]
+    assert last.startswith("zmqbroker: this node's data folder belongs to cluster ")
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_node_id_that_a_living_node_has_is_refused(broker_process, zmqbroker_process, refused, tmp_path):
+    first = broker_process().start()
+    words = ["--data-dir", str(tmp_path / "new"), "--listen", "tcp://127.0.0.1:0", "--join", first.bootstrap_servers]
+    assert "node 1" in refused(zmqbroker_process("start", *words, "--set", "node.id=1"))
