@@ -411,13 +411,10 @@ class DataFolder:
 
         A process that ends before it has opened what an unclean end left behind leaves that as it was: not clean.
 
-        epoch is the node epoch that this process had: the cluster trusts it only if no other has come after it. One
-        that had none, as it ended before it was registered, leaves that of the process before it.
+        epoch is the node epoch that this process had: the cluster trusts it only if no other has come after it.
         """
         if self._closed:
             return
-        if epoch < 0:
-            epoch = self.clean_epoch
         try:
             for name in list(self._logs):
                 if clean and not self._logs[name].refusal():

@@ -134,7 +134,9 @@ class Eyes:
             ]
         for address, key in self._addresses:
             actor: Any = actors.get(address)
-            log = None if actor is None else actor.log
+            if actor is None:
+                continue
+            log = actor.log
             if isinstance(log, PartitionLog) and log.damage is None:
                 leads = isinstance(actor._role, Leading)  # noqa: SLF001 - see above
                 mark, state, config = actor.high_watermark, actor.state, actor.config

@@ -70,20 +70,6 @@ def test_a_stop_is_not_clean_before_what_an_unclean_end_left_is_recovered(path, 
     assert open_folder(path).was_clean is opened
 
 
-@pytest.mark.parametrize(("epoch", "expected"), [(-1, 7), (9, 9)])
-def test_a_process_that_was_never_registered_leaves_the_epoch_of_the_clean_stop_before_it(path, epoch, expected):
-    open_folder(path).close(clean=True, epoch=7)
-    open_folder(path).close(clean=True, epoch=epoch)
-    assert open_folder(path).clean_epoch == expected
-
-
-def test_the_epoch_of_a_clean_stop_is_gone_with_the_next_unclean_one(path):
-    open_folder(path).close(clean=True, epoch=7)
-    open_folder(path).close(clean=False)
-    open_folder(path).close(clean=True)
-    assert open_folder(path).clean_epoch == -1
-
-
 def test_a_log_that_was_given_up_and_not_opened_again_makes_no_clean_stop(path):
     folder = open_folder(path)
     fill(folder)
