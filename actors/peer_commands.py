@@ -28,7 +28,7 @@ class KnownNodes(Message):
 
     nodes: dict[int, tuple[str, int]]
     are_hints: bool = False
-    """Found out by asking some node, before this node has the metadata: what those say while they are read may be older."""
+    """Found out by asking some node: while this node reads the metadata, what those say may be older."""
 
 
 # ---- to a PeerLink actor, and from it
@@ -245,4 +245,4 @@ class NodeCalled(Message):
 
 
 class NodeActive(Message):
-    """This node is registered, has caught up with the metadata, and is not fenced: what it does not know is not there."""
+    """This node is registered, knows the metadata, and is not fenced: what it does not know is not there."""

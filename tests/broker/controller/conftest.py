@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from zmqbroker.actors.actor import ReactorActor
-from zmqbroker.actors.controller import Controller
 from zmqbroker.actors.commands import Answer, ControllerCall, Refusal
 from zmqbroker.actors.context import CONTROLLER, MEMBERSHIP, QUORUM, NodeContext, peer_address
+from zmqbroker.actors.controller import Controller
 from zmqbroker.actors.forwarding import passed_back, unwrapped
 from zmqbroker.actors.membership import Membership, NodeStart
 from zmqbroker.actors.peer_commands import (
@@ -32,8 +32,14 @@ from zmqbroker.quorum.image import MetadataImage, apply
 from zmqbroker.quorum.records import LeaderChange, MetadataRecord, SetVoters
 from zmqbroker.settings import broker_config
 from zmqbroker.transport.config_messages import TOPIC_RESOURCE
-from zmqbroker.transport.envelope import convert_body, decode_request, encode_reply, encode_request
-from zmqbroker.transport.envelope import split_reply, split_request
+from zmqbroker.transport.envelope import (
+    convert_body,
+    decode_request,
+    encode_reply,
+    encode_request,
+    split_reply,
+    split_request,
+)
 from zmqbroker.transport.messages import CreateTopicsRequest, NewTopic
 from zmqbroker.transport.network import LinkState
 from zmqbroker.transport.peer_messages import ForwardReply, HeartbeatNodeRequest, RegisterNodeRequest

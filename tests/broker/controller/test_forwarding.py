@@ -179,7 +179,7 @@ def test_a_creation_whose_answer_was_lost_has_succeeded_if_it_is_as_it_was_wante
 def test_a_creation_that_another_one_came_before_is_refused(cluster, topic, other):
     nodes = cluster(3)
     nodes[2].links[1].held = True
-    asked = nodes[2].ask(topic("t", **{"partitions": 2, "factor": 3, "retention_ms": 7}))
+    asked = nodes[2].ask(topic("t", partitions=2, factor=3, retention_ms=7))
     nodes.run()
     nodes[3].ask(topic("t", **{"partitions": 2, "factor": 3, "retention_ms": 7, **other}))
     nodes.run()
@@ -245,7 +245,7 @@ def test_a_hung_leader_s_answer_is_not_waited_for_when_another_leads(cluster, to
     nodes.run_for(1_000)
 
 
-def test_every_request_has_one_answer_and_every_success_is_committed(cluster, topic):
+def test_every_request_has_one_answer_and_every_success_is_committed(cluster, topic):  # noqa: C901, PLR0912
     """Links break, leaders come and go, commits lag: 20 runs with up to 40 requests each."""
     for seed in range(20):
         random = Random(seed)
