@@ -13,6 +13,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from pathlib import Path
+from threading import Event
 
 from zmqbroker import Admin
 from zmqbroker.testing import LocalCluster
@@ -34,15 +35,15 @@ def run(calm_seconds: float) -> Verdict:
     with LocalCluster(3) as cluster, Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
         traffic = Traffic(cluster.bootstrap_servers).start()
         say("three nodes, and traffic")
-        time.sleep(calm_seconds)
+        Event().wait(calm_seconds)
         grow(cluster, admin)
         say(f"five nodes: {shares(admin)}")
-        time.sleep(calm_seconds)
+        Event().wait(calm_seconds)
         for _ in range(2):
             gone = shrink(cluster, admin)
             say(f"node {gone}, which was the controller, is gone: {shares(admin)}")
         wait_for(lambda: len(admin.describe_quorum().voters) == 3, "three voters")
-        time.sleep(calm_seconds)
+        Event().wait(calm_seconds)
         assert not traffic.failures(), traffic.failures()
         verdict = traffic.stop()
         say(str(verdict))

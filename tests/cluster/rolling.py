@@ -12,6 +12,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from pathlib import Path
+from threading import Event
 
 from zmqbroker import Admin
 from zmqbroker.testing import LocalCluster
@@ -35,20 +36,20 @@ def run(calm_seconds: float, rounds: int = 1) -> Verdict:
         traffic = Traffic(cluster.bootstrap_servers).start()
         wait_for(lambda: len(admin.describe_quorum().voters) == 3, "three voters")
         say("three nodes, and traffic")
-        time.sleep(calm_seconds)
+        Event().wait(calm_seconds)
         for node_id in [*cluster.nodes] * rounds:
             wait_for(lambda: is_in_sync(admin), "all replicas are in sync")
             code = cluster.nodes[node_id].stop()
             assert code == 0, f"node {node_id} ended with {code}"
             stopped = time.monotonic()
-            time.sleep(calm_seconds / 2)  # a controller that fences the node meanwhile must do no harm
+            Event().wait(calm_seconds / 2)  # a controller that fences the node meanwhile must do no harm
             cluster.start_node(node_id)
             say(f"node {node_id} is back after {time.monotonic() - stopped:.1f} s")
             assert not traffic.failures(), traffic.failures()
         wait_for(lambda: is_in_sync(admin), "all replicas are in sync")
         wait_for(lambda: is_led_as_preferred(admin), "the preferred leaders are back")
         say("the preferred leaders lead")
-        time.sleep(calm_seconds)
+        Event().wait(calm_seconds)
         verdict = traffic.stop()
         say(str(verdict))
         return verdict

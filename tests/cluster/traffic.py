@@ -10,6 +10,7 @@ import itertools
 import threading
 import time
 from collections import Counter, defaultdict
+from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
 from zmqbroker import Admin, Consumer, NewTopic, Producer, TopicPartition
@@ -113,7 +114,7 @@ class Traffic:
         written = self._log()
         values = [value for log in written.values() for value in log]
         while time.monotonic() < deadline and not self._read.keys() >= set(values) and not self.failures():
-            time.sleep(0.02)
+            Event().wait(0.02)
         self._all_read.set()
         for thread in self._threads:
             thread.join(END_SECONDS)
@@ -224,4 +225,4 @@ def wait_for(
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s; {tell()}"
-        time.sleep(0.05)
+        Event().wait(0.05)

@@ -20,6 +20,7 @@ from argparse import ArgumentParser
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 
 from zmqbroker import NewTopic
 
@@ -72,7 +73,7 @@ class Run:
         leader = self.view.partitions(torture.TOPIC)[LOADED].leader
         begun = time.monotonic_ns()
         self._cluster.nodes[leader].kill()
-        time.sleep(1.0)
+        Event().wait(1.0)
         self._cluster.start_node(leader)
         self._await_full()
         return begun
@@ -101,7 +102,7 @@ def fail_overs(run, args):
     kills = []
     for _ in range(args.kills):
         kills.append(run.kill_leader())
-        time.sleep(0.5)
+        Event().wait(0.5)
     wrong, counts = run.judge(args.writers)
     stamps = sorted(o.at for o in run.outcomes() if o.kind == ACKED and o.partition == LOADED)
     gaps = []
@@ -126,9 +127,9 @@ def fail_overs(run, args):
 
 def full_load(run, args):
     """No faults for a while; (what was wrong, rows)."""
-    time.sleep(5.0)  # preferred leaders have settled
+    Event().wait(5.0)  # preferred leaders have settled
     before = run.facts()
-    time.sleep(args.seconds)
+    Event().wait(args.seconds)
     after = run.facts()
     wrong, counts = run.judge(args.writers)
     fenced = run.log_lines(["is fenced", "was not heard of"])

@@ -19,6 +19,7 @@ from argparse import ArgumentParser
 from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Event
 
 from zmqbroker import Consumer, NewTopic, TopicPartition
 from zmqbroker.errors import ZmqBrokerError
@@ -194,7 +195,7 @@ class Torture:
         healed = time.monotonic_ns()
         counts["in sync again after the last fault (s)"] = round(self._await_full("after healing"), 1)
         self.say("healed")
-        time.sleep(AFTERWARDS_SECONDS)
+        Event().wait(AFTERWARDS_SECONDS)
         ended = time.monotonic_ns()
         self.wrong += self._clients.stop("produce")
         final, high_watermarks = read_all(self._servers)
@@ -237,7 +238,7 @@ class Torture:
         if self.kinds:
             nemesis.run(args.seconds, args.rest_seconds, self.say, args.at_once)
         else:
-            time.sleep(args.seconds)
+            Event().wait(args.seconds)
         self.wrong += nemesis.wrong
         return nemesis
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from threading import Event
 
 from zmqbroker import Admin
 from zmqbroker.errors import ZmqBrokerError
@@ -148,5 +149,5 @@ def wait_until(condition, seconds, pause=0.1):
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(pause)
+        Event().wait(pause)
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from zmqbroker.quorum.image import MetadataImage, apply
 from zmqbroker.quorum.records import CreateTopic, NextProducerId, RegisterNode, RemoveTopic, SetConfig, SetPartition
@@ -88,6 +88,7 @@ class Model:
         assert image.partitions_count == sum(len(partitions) for _, partitions in self.topics.values())
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_the_fold_equals_the_model_however_it_is_cut(data):
     model, image, records = Model(), MetadataImage(), []
