@@ -31,6 +31,7 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py $(ARGS)
+	$(BIN)/python examples/demo_cluster.py
 
 start: $(STAMP)
 	$(BIN)/zmqbroker start $(ARGS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-RUN_HERE = {"pubsub_publisher.py", "pubsub_subscriber.py", "burst_absorbed.py", "demo.py"}
+RUN_HERE = {"pubsub_publisher.py", "pubsub_subscriber.py", "burst_absorbed.py", "demo.py", "demo_cluster.py"}
 IN_TEST_QUEUE_EXAMPLES = {
     "queue_producer.py",
     "queue_worker.py",
@@ -84,3 +84,10 @@ def test_the_demo_finds_every_line_after_a_crash(start):
     assert process.returncode == 0, output
     assert "SIGKILL for the whole broker" in output
     assert "Every acknowledged line is there once" in output
+
+
+def test_the_demonstration_of_a_cluster_loses_nothing(start):
+    process = start("demo_cluster.py", server=False)
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, out
+    assert "20000 lines are read back: 0 lost, 0 twice, in order" in out
