@@ -82,6 +82,7 @@ class NodeActors:
             context.folder.directory_id,
             context.incarnation,
             context.folder.clean_epoch,
+            context.folder.clean_incarnations,
         )
         reactor.spawn(Peers, context, address=PEERS)
         reactor.spawn(Elsewhere, context, address=ELSEWHERE, supervised=True)

@@ -56,6 +56,8 @@ class NodeStart(NamedTuple):
     """Different for each start of the process."""
     previous_epoch: int = -1
     """The node epoch of the process that stopped cleanly."""
+    previous_incarnations: tuple[str, ...] = ()
+    """Those that have stopped cleanly since, and were told no epoch."""
 
 
 class StepDue(Message):
@@ -160,6 +162,7 @@ class Membership(ReactorActor):
                 Request.MAX_VERSION,
                 context.was_member,
                 start.previous_epoch,
+                " ".join(start.previous_incarnations),
             )
         )
 

@@ -63,6 +63,8 @@ class Node:
         self._disk = RealDisk()
         self._reactor = Reactor(self._clock, self._poller)
         self._clean = False
+        self._incarnation = ""
+        """Set once the node has run to its end."""
         self._epoch = -1
         """That of this process's registration, or of the one before that has left the folder as it is."""
         self._refusal: ZmqBrokerError | None = None
@@ -113,7 +115,7 @@ class Node:
                 check_alone(folder.address, folder.cluster_id, folder.node_id, self._is_settled)
             self._serve(folder)
         finally:
-            folder.close(self._clean, self._epoch)
+            folder.close(self._clean, self._epoch, self._incarnation)
 
     def _has_metadata(self, folder: DataFolder) -> bool:
         """Whether this node has learned anything of its cluster yet."""
@@ -157,7 +159,7 @@ class Node:
                 self._reactor.run()
                 if self._refusal is not None:
                     raise self._refusal
-                self._clean, self._epoch = True, context.node_epoch
+                self._clean, self._epoch, self._incarnation = True, context.node_epoch, context.incarnation
             finally:
                 flusher.close()
                 self._actors.shut_down(_LINGER_MS)

@@ -1,7 +1,7 @@
 """The second part of `make demo`: three nodes, the leader is killed while lines stream in, and nothing is lost.
 
 1. Three nodes start, each as `zmqbroker start` does; the second and third join the first.
-2. Lines go into a topic with one partition and three replicas; a line counts once it is on two disks or three (acks=all).
+2. Lines go into a topic with one partition and three replicas; a line counts once it is on two disks (acks=all).
 3. Midway SIGKILL ends the process of the node that leads. Another one leads; the producer goes on by itself.
 4. The killed node comes back and catches up: it is in sync again.
 5. Everything is read back: each acknowledged line once, in order.

@@ -41,7 +41,11 @@ TOPIC_ID_NAME = "partition.metadata"
 _PARTITION = re.compile(r"[A-Za-z0-9._-]{1,249}-(0|[1-9][0-9]*)")
 _TOPIC_ID = re.compile(rb"version: 0\ntopic_id: \S+\n")
 _DELETED = re.compile(r".*\.[0-9]+-delete")
-_CLEAN = re.compile(rb'\{"version":0,"brokerEpoch":([0-9]{1,18})\}')
+_CLEAN = re.compile(
+    rb'\{"version":0,"brokerEpoch":(-1|[0-9]{1,18})(?:,"incarnations":"([A-Za-z0-9_-]+(?: [A-Za-z0-9_-]+)*)")?\}'
+)
+_MAX_INCARNATIONS = 100
+"""In the marker; with the oldest one dropped a start may count as unclean, and never the other way round."""
 
 
 class DataFolderError(ZmqBrokerError):
@@ -75,6 +79,8 @@ class DataFolder:
         """Whether the last process closed everything: logs are then opened without a scan."""
         self.clean_epoch = -1
         """The node epoch of the process that did so; -1: it had none, or did not say."""
+        self.clean_incarnations: tuple[str, ...] = ()
+        """The processes that used the folder since that epoch and closed everything, and were told no epoch."""
         self.warnings: list[str] = []
         """One sentence for each thing that was wrong and could be made good."""
         self._recovery_points: dict[str, int] = {}
@@ -220,6 +226,7 @@ class DataFolder:
             self.was_clean = True
             found = _CLEAN.fullmatch(self._disk.read_file(clean))
             self.clean_epoch = int(found[1]) if found else -1
+            self.clean_incarnations = tuple(found[2].decode().split()) if found and found[2] else ()
             self._disk.remove(clean)
             self._disk.sync_folder(self.path)
         else:
@@ -406,12 +413,25 @@ class DataFolder:
 
         return write
 
-    def close(self, clean: bool, epoch: int = -1) -> None:  # noqa: FBT001  the one thing that every caller says
+    def _marker(self, epoch: int, incarnation: str) -> bytes:
+        """What the clean-shutdown marker says of this process."""
+        incarnations = ""
+        if epoch <= self.clean_epoch or epoch < 0:
+            epoch = self.clean_epoch
+            unheard = [*self.clean_incarnations, *([incarnation] if incarnation else [])]
+            incarnations = " ".join(unheard[-_MAX_INCARNATIONS:])
+        if incarnations:
+            return b'{"version":0,"brokerEpoch":%d,"incarnations":"%s"}' % (epoch, incarnations.encode())
+        return b'{"version":0,"brokerEpoch":%d}' % epoch if epoch >= 0 else b""
+
+    def close(self, clean: bool, epoch: int = -1, incarnation: str = "") -> None:  # noqa: FBT001  every caller says it
         """Give the folder back. Only with clean, and if all logs closed well, does the next start trust it.
 
         A process that ends before it has opened what an unclean end left behind leaves that as it was: not clean.
 
-        epoch is the node epoch that this process had: the cluster trusts it only if no other has come after it.
+        epoch is the node epoch that this process had: the cluster trusts it only if no other has come after it. A
+        process that was told none may be registered all the same: the marker then has its incarnation too, after
+        those of processes before it that ended like that, and the epoch that was there, if the start was clean.
         """
         if self._closed:
             return
@@ -427,8 +447,7 @@ class DataFolder:
                 self._logs[name].abandon()
             self.write_checkpoints()
             if clean and not (self._lost or self._unrecovered):
-                marker = b'{"version":0,"brokerEpoch":%d}' % epoch if epoch >= 0 else b""
-                self._disk.replace_file(self._file(CLEAN_NAME), marker)
+                self._disk.replace_file(self._file(CLEAN_NAME), self._marker(epoch, incarnation))
         finally:
             self._closed = True
             self._lock.release()

@@ -74,15 +74,21 @@ def register_node(image: MetadataImage, request: RegisterNodeRequest, config: Br
 
 
 def _losses(request: RegisterNodeRequest, before: NodeImage | None) -> Losses:
-    """What the node may lack of what it had."""
+    """What the node may lack of what it had.
+
+    Nothing, if the process that is registered closed all its logs and no other has used the folder since, but for
+    processes that closed theirs as well. It is known by its epoch, or, if it stopped before it was told that, by its
+    incarnation. What an unclean end before it had cost was counted when it registered, so this hides nothing. A copy
+    from before names neither.
+    """
     if before is None:
         return NO_LOSSES
     node = frozenset([request.node_id])
-    says_last_epoch = request.previous_epoch == before.epoch
-    is_old_copy = request.clean and request.previous_epoch >= 0 and not says_last_epoch
+    was_last = request.previous_epoch == before.epoch or before.incarnation in request.previous_incarnations.split()
+    is_old_copy = request.clean and request.previous_epoch >= 0 and not was_last
     if is_old_copy or before.directory_id not in ("", request.directory_id):
         return Losses(doubtful=node, wiped=node)
-    return NO_LOSSES if request.clean and says_last_epoch else Losses(doubtful=node)
+    return NO_LOSSES if request.clean and was_last else Losses(doubtful=node)
 
 
 def _check_registration(image: MetadataImage, request: RegisterNodeRequest) -> None:

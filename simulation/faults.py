@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .world import World
 
 NODES_MAX = 5
+SHARE_DELIVERIES = 3
+"""How often a share group delivers a record."""
 
 KINDS = (
     "kill",
@@ -95,6 +97,13 @@ class Swarm:
     producers: int = 2
     consumers: int = 1
     administrators: int = 1
+    members: int = 0
+    """Of a consumer group."""
+    sharers: int = 0
+    """Consumers of a share group."""
+    movers: int = 0
+    """Administrators that move partitions and drain nodes."""
+    lease_ms: int = 1_000
     flush: str = "ack"
     safety_ms: float = 10_000.0
 
@@ -151,8 +160,6 @@ def draw(plan: Plan) -> Swarm:
         "replica_fetch_max_bytes": random.choice((1_000, 1 << 20)),
         "leader_imbalance_check_interval_ms": random.choice((500, 3_000)),
         "metadata_log_max_record_bytes_between_snapshots": random.choice((500, 20_000, 1 << 24)),
-        "offsets_topic_num_partitions": 1,
-        "share_coordinator_state_topic_num_partitions": 1,
     }
     min_isr = random.choice(("1", "2", "2", "2"))
     if swarm.nodes == 1 or "loss" in swarm.every_ms:  # one node may lose what it has: another one has to have it
@@ -165,7 +172,28 @@ def draw(plan: Plan) -> Swarm:
         "index.interval.bytes": str(random.choice((1, 200, 4096))),
         "retention.ms": "-1",
     }
+    _draw_groups(swarm, random, plan)
     return swarm
+
+
+def _draw_groups(swarm: Swarm, random: Random, plan: Plan) -> None:
+    """Groups and moves of partitions: each in some of the seeds."""
+    swarm.members = min(random.choice((0, 0, 2, 3)), plan.clients_max)
+    swarm.sharers = min(random.choice((0, 0, 1, 3)), plan.clients_max)
+    swarm.movers = random.choice((0, 1))
+    swarm.lease_ms = random.choice((200, 1_000, 5_000))
+    if swarm.nodes == 1 or "loss" in swarm.every_ms:  # a move may leave a single replica, which may lose nothing
+        swarm.movers = 0
+    swarm.settings |= {
+        "offsets_topic_num_partitions": 2,
+        "share_coordinator_state_topic_num_partitions": 2,
+        "share_coordinator_snapshot_update_records_per_snapshot": random.choice((5, 500)),
+        "group_min_session_timeout_ms": 100,
+        "group_initial_rebalance_delay_ms": random.choice((0, 100)),
+        "group_share_record_lock_duration_ms": swarm.lease_ms,
+        "group_share_delivery_count_limit": SHARE_DELIVERIES,
+        "group_share_retry_backoff_ms": random.choice((0, 100)),
+    }
 
 
 class Faults:

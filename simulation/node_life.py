@@ -116,7 +116,8 @@ class NodeLife:
             self._actors.shut_down(0)
             self._network.close()
             try:
-                self.folder.close(clean=self._refusal is None, epoch=self.context.node_epoch)
+                context = self.context
+                self.folder.close(self._refusal is None, context.node_epoch, context.incarnation)
             except OSError as failed:
                 error = failed
         self._on_end(error or self._refusal)

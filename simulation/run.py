@@ -5,19 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..transport.internal_topics import SHARE_STATE_TOPIC
 from ..transport.messages import CreateTopicsRequest, NewTopic
 from . import probe
 from .administration import MetadataWorkload
 from .client import SimClient
 from .cluster import Cluster, LogCapture
 from .cluster_invariants import Commitment, InSyncMembers, Memberships, OneLeader
-from .faults import Faults, draw
+from .faults import SHARE_DELIVERIES, Faults, draw
+from .group_history import GroupHistory
+from .group_workload import GroupMember
 from .history import Fate, History
 from .invariants import Acked, Epochs, HighWatermarks, Recovery, Sequences
+from .moving import MovingWorkload
 from .network import SimNetwork
 from .probe import Eyes
 from .producing import ProducerWorkload
 from .quorum_invariants import QuorumCommitment, QuorumEpochs
+from .share_history import ShareHistory
+from .share_workload import ShareConsumer
 from .truth import Truth
 from .workloads import ConsumerWorkload, FinalReader, Workload
 from .world import ViolationError, World
@@ -216,6 +222,27 @@ class Simulation:
         for number in range(swarm.administrators):
             client = self._client(f"admin{number}")
             self._add("administrators", MetadataWorkload(client, history, replicas=min(3, swarm.nodes)))
+        for number in range(swarm.movers):
+            mover = MovingWorkload(self._client(f"mover{number}"), history, self.partitions, swarm.nodes)
+            self._add("movers", mover)
+        self._make_groups()
+
+    def _make_groups(self) -> None:
+        swarm, world, history = self.swarm, self.world, self.history
+        group = GroupHistory(world, history, "group")
+        for number in range(swarm.members):
+            self._add("members", GroupMember(self._client(f"member{number}"), group, self.partitions))
+        queue = ShareHistory(world, history, "queue", SHARE_DELIVERIES, self._share_coordinator)
+        for number in range(swarm.sharers):
+            self._add("sharers", ShareConsumer(self._client(f"sharer{number}"), queue, _TOPIC))
+
+    def _share_coordinator(self) -> tuple[int, ...]:
+        """The epochs of the share groups' states.
+
+        Leases end with their coordinator, and when it reads its log again since too few replicas were in sync.
+        """
+        topic = self.truth.image.topics.get(SHARE_STATE_TOPIC)
+        return () if topic is None else tuple(state.partition_epoch for state in topic.partitions)
 
     def _add(self, kind: str, workload: Workload) -> None:
         if kind not in self.plan.without:
@@ -235,7 +262,7 @@ class Simulation:
         reader.start()
         self._wait("22 liveness", lambda: reader.busy, _LIVENESS_MS)
         for workload in self.workloads:
-            if isinstance(workload, MetadataWorkload):
+            if isinstance(workload, MetadataWorkload | GroupMember | ShareConsumer):
                 seen: list[bool] = []
                 workload.check_all(lambda seen=seen: seen.append(True))  # type: ignore[misc]
                 self._wait("22 liveness", lambda seen=seen: "" if seen else "metadata", _LIVENESS_MS)  # type: ignore[misc]
@@ -253,6 +280,8 @@ class Simulation:
                 return f"{node.name} is not ready"
             for topic in image.topics.values():
                 for index, state in enumerate(topic.partitions):
+                    if state.adding or state.removing:
+                        return f"{topic.name}-{index} still moves: {state}"
                     if state.leader < 0 or set(state.isr) != set(state.replicas):
                         return f"{topic.name}-{index} has leader {state.leader} and ISR {state.isr} of {state.replicas}"
         return ""

@@ -98,6 +98,8 @@ class RegisterNodeRequest(Request):
     """Whether the metadata in its folder has it as a node of this cluster: if the cluster has not, it was removed."""
     previous_epoch: Int64 = -1
     """The node epoch of the process that stopped so: not the latest one if the folder is an old copy (KIP-966)."""
+    previous_incarnations: str = ""
+    """Those that have stopped so since that epoch without being told theirs, with spaces between them."""
 
 
 class HeartbeatNodeReply(Body):

@@ -58,6 +58,21 @@ def test_a_clean_stop_is_known_once(path):
     assert not open_folder(path).was_clean
 
 
+def test_the_marker_names_the_processes_that_were_told_no_epoch(path):
+    said = []
+    for epoch, incarnation in ((5, "a"), (-1, "b-_1"), (-1, "c"), (5, ""), (9, "d"), (-1, "e")):
+        open_folder(path).close(clean=True, epoch=epoch, incarnation=incarnation)
+        folder = open_folder(path)
+        said.append((folder.clean_epoch, folder.clean_incarnations))
+        folder.close(folder.was_clean, folder.clean_epoch)
+    folder = open_folder(path)
+    folder.close(clean=False)
+    folder = open_folder(path)
+    said.append((folder.clean_epoch, folder.clean_incarnations))
+    both = ("b-_1", "c")
+    assert said == [(5, ()), (5, both[:1]), (5, both), (5, both), (9, ()), (9, ("e",)), (-1, ())]
+
+
 @pytest.mark.parametrize("opened", [False, True])
 def test_a_stop_is_not_clean_before_what_an_unclean_end_left_is_recovered(path, opened):
     folder = open_folder(path)

@@ -15,11 +15,13 @@ from zmqbroker.simulation.shrink import shrink, smaller
 from zmqbroker.simulation.workloads import Reader
 from zmqbroker.simulation.world import ViolationError, World
 
-SEEDS = 25
+SEEDS = 12
+MIX = ((0, 1), (1, 5), (3, 1), (4, 1), (202, 3))
+"""Seeds, each with the fewest nodes: 3 and 5 of them, with groups, queues and moves of partitions."""
 NOTICED_WITH = {"ack-before-flush": "power", "no-sequences": "break"}
 """Rules, each with the fault that shows that it is gone; the command tries all rules, in swarms of all faults."""
 MUTATION_SEEDS = 60
-FULL_ENOUGH = 2_000
+FULL_ENOUGH = 1_000
 
 
 def test_seeds_run_clean_and_do_enough_to_mean_something() -> None:
@@ -33,6 +35,16 @@ def test_seeds_run_clean_and_do_enough_to_mean_something() -> None:
     assert total.failed > SEEDS, total
     assert total.lives > 2 * SEEDS, total
     assert total.faults > 5 * SEEDS, total
+
+
+def test_seeds_of_clusters_run_clean_with_groups_queues_and_moves() -> None:
+    swarms = [draw(Plan(seed, nodes_min=nodes_min)) for seed, nodes_min in MIX]
+    for kind in ("members", "sharers", "movers"):
+        assert any(getattr(swarm, kind) for swarm in swarms), kind
+    for seed, nodes_min in MIX:
+        result = run(Plan(seed, nodes_min=nodes_min))
+        assert result.violation is None, f"python -m zmqbroker.simulation {result.plan}: {result.violation}"
+        assert result.counts.operations > 100, result.counts
 
 
 @pytest.mark.parametrize("seed", [3, 15])
@@ -115,7 +127,7 @@ def test_a_failing_run_is_shrunk_to_what_it_takes() -> None:
     failed = next(result for seed in range(100) if (result := fake_run(Plan(seed))).violation is not None)
     smallest = shrink(failed, fake_run)
     assert set(draw(smallest.plan).every_ms) == {"kill"}
-    assert {"administrators", "consumers"} <= smallest.plan.without
+    assert {"administrators", "consumers", "members", "sharers", "movers"} <= smallest.plan.without
     assert smallest.plan.length == 0.25
     assert all(fake_run(plan).violation is None for plan in smaller(smallest.plan))
 

@@ -131,6 +131,15 @@ def test_another_disk_is_an_unclean_start_whatever_it_says(metadata):
     assert cluster.summary() == (1, [1], [])
 
 
+@pytest.mark.parametrize(("said", "elr"), [("i0 {last}", [2]), ("i0", []), ("", [])])
+def test_who_stopped_cleanly_before_it_heard_of_its_registration_has_lost_nothing(metadata, said, elr):
+    cluster = eligible_two(metadata)
+    last = cluster.image.nodes[2]
+    said = said.format(last=last.incarnation)
+    cluster.register(2, clean=True, previous_epoch=last.epoch - 1, previous_incarnations=said)
+    assert cluster.summary() == (1, [1], elr)
+
+
 # ---- heartbeats
 
 

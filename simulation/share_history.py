@@ -1,0 +1,103 @@
+"""What the consumers of one share group were given and what they said of it, held against invariants 18 and 19."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..transport.share_messages import AcquiredRecords, SharePartitionInfo
+    from .history import History, Partition
+    from .world import World
+
+_DRIFT = 0.001
+"""Clocks of nodes run at rates that differ by less."""
+
+
+class Lease(NamedTuple):
+    """A record is one consumer's until a time, if its coordinator lives on."""
+
+    member_id: str
+    heard_ms: float
+    until_ms: float
+    coordinator: tuple[int, ...]
+
+
+class ShareHistory:
+    """The group, as far as its consumers know it."""
+
+    def __init__(
+        self, world: World, history: History, group: str, limit: int, coordinator: Callable[[], tuple[int, ...]]
+    ) -> None:
+        self.group = group
+        self._world = world
+        self._history = history
+        self._limit = limit
+        self._coordinator = coordinator
+        self._leases: dict[tuple[Partition, int], Lease] = {}
+        self._final: dict[tuple[Partition, int], float] = {}
+        """Records that are acknowledged or rejected, and since when."""
+        self._starts: dict[Partition, tuple[int, float]] = {}
+
+    def coordinator(self) -> tuple[int, ...]:
+        """Which leader of the state topic there is now: leases end with it."""
+        return self._coordinator()
+
+    def delivered(
+        self,
+        member_id: str,
+        partition: Partition,
+        acquired: AcquiredRecords,
+        lease_ms: float,
+        asked: tuple[float, tuple[int, ...]],
+    ) -> None:
+        """A consumer has been given records that it had asked for at a time, of a coordinator."""
+        now_ms, (asked_ms, coordinator) = self._world.now_ms, asked
+        self._history.operations += 1
+        where = f"{self.group} gave {partition} {acquired} to {member_id}"
+        if not 1 <= acquired.delivery_count <= self._limit:
+            self._world.violated("18 share records", f"{where}, and the limit is {self._limit}")
+        for offset in range(acquired.first_offset, acquired.last_offset + 1):
+            key = (partition, offset)
+            if self._final.get(key, now_ms) < asked_ms:
+                self._world.violated("19 acknowledged", f"{where}, and {offset} was finished {self._final[key]}")
+            lease = self._leases.get(key)
+            if (
+                lease is not None
+                and lease.member_id != member_id
+                and lease.heard_ms < asked_ms
+                and now_ms < lease.until_ms
+                and lease.coordinator == coordinator == self.coordinator()
+            ):
+                self._world.violated("18 share records", f"{where}, and {offset} is leased: {lease}")
+            until_ms = asked_ms + lease_ms * (1 - _DRIFT)
+            self._leases[key] = Lease(member_id, now_ms, until_ms, coordinator)
+
+    def given_back(self, member_id: str, partition: Partition, first: int, last: int) -> None:
+        """A consumer is about to say something of records: from now on another one may get them."""
+        for offset in range(first, last + 1):
+            lease = self._leases.get((partition, offset))
+            if lease is not None and lease.member_id == member_id:
+                del self._leases[partition, offset]
+
+    def gone(self, member_id: str) -> None:
+        """A consumer leaves, or dies: what it had may go to others."""
+        self._leases = {key: lease for key, lease in self._leases.items() if lease.member_id != member_id}
+
+    def finished(self, partition: Partition, first: int, last: int) -> None:
+        """The coordinator has answered that records are acknowledged, or rejected."""
+        self._history.operations += 1
+        for offset in range(first, last + 1):
+            self._final.setdefault((partition, offset), self._world.now_ms)
+
+    def described(self, info: SharePartitionInfo, asked_ms: float) -> None:
+        """The coordinator has said where the group begins."""
+        self._history.operations += 1
+        partition = (info.topic, info.partition)
+        start, since_ms = self._starts.get(partition, (-1, 0.0))
+        if info.start_offset < start and since_ms < asked_ms:
+            text = f"{self.group} begins at {info.start_offset} of {partition}, and began at {start}"
+            self._world.violated("19 start offset", text)
+        if info.start_offset > start:
+            self._starts[partition] = (info.start_offset, self._world.now_ms)
