@@ -129,12 +129,15 @@ def read_all(servers):
         consumer.assign(partitions)
         ends = consumer.end_offsets(partitions)
         while any(consumer.position(partition) < end for partition, end in ends.items()):
-            for partition, records in consumer.poll(timeout_ms=1_000).items():
+            found = consumer.poll(timeout_ms=1_000)
+            if found:
+                deadline = time.monotonic() + END_SECONDS  # there may be gigabytes
+            for partition, records in found.items():
                 for record in records:
                     producer, _, number = VALUE.unpack_from(record.value)
                     final[partition.partition].append(Read(partition.partition, record.offset, producer, number))
             if time.monotonic() > deadline:
-                message = f"the topic could not be read to its end within {END_SECONDS:.0f} s"
+                message = f"the topic could not be read to its end: nothing came for {END_SECONDS:.0f} s"
                 raise TimeoutError(message)
     return final, {partition.partition: end for partition, end in ends.items()}
 
