@@ -179,8 +179,13 @@ class ActiveController:
         return decision
 
     def _takes_place(self, request: RegisterNodeRequest) -> bool:
-        """Whether the process that registered before cannot live any more: only one has a folder, and one a port."""
+        """Whether the process that registered before cannot live any more: only one has a folder, and one a port.
+
+        One that has asked for leave to stop is not waited for either.
+        """
         before = self.image.nodes[request.node_id]
+        if before.stopping:
+            return True
         if request.node_id == self._context.config.node_id:
             return before.incarnation != self._context.incarnation  # this very process has its place
         there = (before.directory_id, before.host, before.port)

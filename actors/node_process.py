@@ -54,11 +54,8 @@ def node_main(config: BrokerConfig, supervisor: Connection) -> None:
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logger = logging.getLogger(__name__)
     threading.Thread(target=_watch_parent, args=(stop, logger), name="watch-supervisor", daemon=True).start()
-    said_ready = False
 
     def on_ready(address: NodeAddress) -> None:
-        nonlocal said_ready
-        said_ready = True
         _tell(supervisor, Ready(f"tcp://{host_and_port(address)}", address.node_id))
 
     try:
@@ -66,7 +63,7 @@ def node_main(config: BrokerConfig, supervisor: Connection) -> None:
     except ZmqBrokerError as error:
         from .reactor import NodeFatalError  # noqa: PLC0415 - as for the node
 
-        if said_ready or isinstance(error, NodeFatalError):
+        if isinstance(error, NodeFatalError):
             raise  # it was not refused: it failed at work, and may work again after a restart
         _tell(supervisor, Refused(error.message))
         sys.exit(1)
