@@ -21,44 +21,65 @@ _NAMED = 10
 
 def log_changes(before: MetadataImage, records: Sequence[MetadataRecord]) -> None:
     """Say what one decision changes in the image before it."""
-    elected = leaderless = begun = ended = 0
-    lost: list[str] = []
+    partitions = _PartitionChanges()
     for record in records:
         match record:
             case SetPartition():
                 old = _partition(before, record)
-                if old is None:
-                    continue
-                elected += record.leader not in (old.leader, -1)
-                leaderless += record.leader == -1 != old.leader
-                if old.isr and not record.isr:
-                    lost.append(f"{record.topic}-{record.partition}")
-                moved, moving = bool(old.adding or old.removing), bool(record.adding or record.removing)
-                begun += moving and not moved
-                ended += moved and not moving
+                if old is not None:
+                    partitions.add(old, record)
             case SetNodeState():
                 _log_node(before, record)
             case RegisterNode():
-                stop = "clean" if record.clean else "unclean"
-                where = f"{record.host}:{record.port}"
-                logger.info("node %d registers at %s after a %s stop, or new", record.node_id, where, stop)
-                _log_folder(before, record)
+                _log_registration(before, record)
             case RemoveNode(node_id):
                 logger.info("node %d is removed from the cluster", node_id)
             case SetProtocolVersion(version):
                 logger.info("the cluster's protocol version is %d", version)
             case _:
                 pass
-    if lost:
-        logger.warning(
-            "no replica of %s is known to hold all that was committed: nobody leads there unless an unclean election is"
-            " asked for, and what its winner lacks is lost",
-            ", ".join(lost[:_NAMED]) + (f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""),
-        )
-    if elected or leaderless:
-        logger.info("elections: %d partitions have another leader, %d have none any more", elected, leaderless)
-    if begun or ended:
-        logger.info("reassignments: %d partitions begin to move, %d have ended", begun, ended)
+    partitions.log()
+
+
+class _PartitionChanges:
+    """What becomes of partitions, counted."""
+
+    def __init__(self) -> None:
+        self._elected = self._leaderless = self._begun = self._ended = 0
+        self._lost: list[str] = []
+        self._unclean: list[str] = []
+
+    def add(self, old: PartitionImage, new: SetPartition) -> None:
+        name = f"{new.topic}-{new.partition}"
+        self._elected += new.leader not in (old.leader, -1)
+        self._leaderless += new.leader == -1 != old.leader
+        if new.leader not in (-1, *old.isr, *old.elr):
+            self._unclean.append(f"{name} (node {new.leader})")
+        if old.isr and not new.isr:
+            self._lost.append(name)
+        moved, moving = bool(old.adding or old.removing), bool(new.adding or new.removing)
+        self._begun += moving and not moved
+        self._ended += moved and not moving
+
+    def log(self) -> None:
+        if self._lost:
+            logger.warning(
+                "no replica of %s is known to hold all that was committed: nobody leads there unless an unclean"
+                " election is asked for, and what its winner lacks is lost",
+                _some(self._lost),
+            )
+        if self._unclean:
+            names = _some(self._unclean)
+            logger.warning("unclean elections: what the new leaders lack of what was committed is lost: %s", names)
+        if self._elected or self._leaderless:
+            counts = (self._elected, self._leaderless)
+            logger.info("elections: %d partitions have another leader, %d have none any more", *counts)
+        if self._begun or self._ended:
+            logger.info("reassignments: %d partitions begin to move, %d have ended", self._begun, self._ended)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _partition(image: MetadataImage, record: SetPartition) -> PartitionImage | None:
@@ -68,7 +89,10 @@ def _partition(image: MetadataImage, record: SetPartition) -> PartitionImage | N
     return topic.partitions[record.partition]
 
 
-def _log_folder(before: MetadataImage, record: RegisterNode) -> None:
+def _log_registration(before: MetadataImage, record: RegisterNode) -> None:
+    stop = "clean" if record.clean else "unclean"
+    where = f"{record.host}:{record.port}"
+    logger.info("node %d registers at %s after a %s stop, or new", record.node_id, where, stop)
     node = before.nodes.get(record.node_id)
     if node is not None and node.directory_id not in ("", record.directory_id):
         logger.warning(

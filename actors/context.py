@@ -58,6 +58,8 @@ class NodeContext:
     """The node that leads the metadata quorum, as far as this one knows; -1: nobody."""
     active: bool = False
     """Whether this node is registered, knows the metadata and has opened its partitions, so that clients are served."""
+    led: dict[str, int] = field(default_factory=dict)
+    """The leader epoch in which this process has led each partition last, by the partition's name."""
     was_member: bool = False
     """Whether the metadata log of this node's folder has it as a node of the cluster."""
     node_epoch: int = -1

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import (
     BrokerError,
     CorruptMessageError,
-    IneligibleReplicaError,
     NotLeaderOrFollowerError,
     OffsetNotAvailableError,
     OffsetOutOfRangeError,
@@ -89,7 +88,9 @@ class Leading:
             high_watermark=replica.high_watermark,
             lag_max_ms=context.config.replica_lag_time_max_ms,
             now_ms=context.clock.monotonic_ms(),
+            led_before=context.led.get(replica.name) == self._epoch,
         )
+        context.led[replica.name] = self._epoch
 
     @property
     def _min_isr(self) -> int:
@@ -361,12 +362,10 @@ class Leading:
             return
         self._asking = False
         result = self._isr_result(message)
-        unchanged = isinstance(result, PartitionChanged) and result.partition_epoch == partition_epoch
         if isinstance(result, BrokerError):
             name = self._replica.name
             logger.info("the ISR of %s is not changed: %s: %s", name, result.name, result.message)
-        refused = unchanged or isinstance(result, IneligibleReplicaError)
-        self._in_sync.proposal_failed(partition_epoch, self._now_ms(), refused=refused)
+        self._in_sync.proposal_failed(partition_epoch, self._now_ms())
         self._later(RETRY_MS)
 
     @staticmethod

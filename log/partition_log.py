@@ -12,6 +12,7 @@ from ..errors import (
     RecordListTooLargeError,
     StorageError,
 )
+from .batch import gap_batch, read_header
 from .compacting_log import CompactingLog
 from .index import MAX_RELATIVE_OFFSET
 from .recovery import Recovery
@@ -132,13 +133,16 @@ class PartitionLog(CompactingLog):
         if not batches:
             return self.log_end_offset
         first = batches[0][0]
-        if first.base_offset < self.log_end_offset < first.next_offset and self.size_bytes == 0:
+        straddles = first.base_offset < self.log_end_offset < first.next_offset
+        stage_start: int | None = None
+        if straddles and first.records_count == 0:
+            # The leader has compacted since: this stands for records that are gone on both sides of the log's end.
+            batches[0] = self._rest_of_gap(first)
+            first = batches[0][0]
+        elif straddles and self.size_bytes == 0:
             # The leader's log starts within this batch: the follower's has the whole batch, and starts there too.
-            start = self.log_end_offset
+            stage_start = self.log_end_offset
             self.truncate_and_start_at(first.base_offset)
-            stage_start: int | None = start
-        else:
-            stage_start = None
         if first.base_offset != self.log_end_offset:
             message = f"the leader's batch begins at offset {first.base_offset}, the log ends at {self.log_end_offset}"
             raise CorruptMessageError(message)
@@ -158,6 +162,11 @@ class PartitionLog(CompactingLog):
             self.log_start_offset = stage_start
         self._check()
         return self.log_end_offset
+
+    def _rest_of_gap(self, gap: BatchHeader) -> tuple[BatchHeader, memoryview]:
+        """The part of an empty batch that lies behind the log's end."""
+        batch = gap_batch(self.log_end_offset, gap.next_offset, gap.leader_epoch)
+        return read_header(batch), memoryview(batch)
 
     def _too_large(self, header: BatchHeader) -> BrokerError:
         message = f"the batch has {header.size} bytes, a segment takes {self.config.segment_bytes} (segment.bytes)"

@@ -3,9 +3,11 @@
 ISR: the replicas in sync. ELR, the eligible leader replicas (KIP-966): those that left the ISR while it was, or became,
 smaller than min.insync.replicas. Since then nothing can have been committed, so they hold every committed record.
 
-The leader epoch rises when the leader changes, and only then. A smaller ISR needs no new epoch: what the leader says
-about the ISR carries the partition epoch, which rises with every change, and a follower gets back into the ISR only
-under its own node epoch. A leader that has started anew has lost its leadership by that, so its epochs differ as well.
+The leader epoch rises when the leader changes, and when a replica goes for good: its log is deleted, so if it is added
+again while a fetch of its old log is on its way, that fetch must not count. A smaller ISR needs no new epoch: what the
+leader says about the ISR carries the partition epoch, which rises with every change, and a follower gets back into the
+ISR only under its own node epoch. A leader that has started anew has lost its leadership by that, so its epochs differ
+as well.
 """
 
 from __future__ import annotations
@@ -111,12 +113,13 @@ def settle(
         leader = _first_to_lead([*_without(wanted.replicas, wanted.adding), *wanted.adding], nodes)
         if leader != NOBODY:
             isr, elr = [leader], []
+    removed = not set(old.replicas) <= set(wanted.replicas)
     new = replace(
         wanted,
         isr=tuple(isr),
         elr=tuple(elr),
         leader=leader,
-        leader_epoch=old.leader_epoch + (leader != old.leader),
+        leader_epoch=old.leader_epoch + (leader != old.leader or removed),
         partition_epoch=old.partition_epoch,
     )
     return None if new == old else replace(new, partition_epoch=old.partition_epoch + 1)

@@ -62,7 +62,8 @@ class InSync:
     """The followers of one partition, its ISR and its high watermark, as its leader sees them in one leader epoch.
 
     log_end is where the leader's log ends as the epoch begins; acked_offset how much of it counts as the leader's own
-    position (what is flushed, with flush=ack); high_watermark what the leader knew as a follower.
+    position (what is flushed, with flush=ack); high_watermark what the leader knew as a follower. led_before: it has
+    led in this epoch already and has forgotten whom it proposed, so any replica may be in the ISR by now.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class InSync:
         high_watermark: int,
         lag_max_ms: float,
         now_ms: float,
+        led_before: bool = False,
     ) -> None:
         assert node_id in state.isr, f"node {node_id} leads and is not in the ISR of {state}"
         assert 0 <= high_watermark <= log_end, f"high watermark {high_watermark} past the log's end {log_end}"
@@ -91,7 +93,7 @@ class InSync:
         self._lag_max_ms = lag_max_ms
         self._followers = {member: _Follower(now_ms) for member in state.isr if member != node_id}
         self._proposal: Proposal | None = None
-        self._maybe: set[int] = set()
+        self._maybe: set[int] = set(state.replicas) - {node_id, *state.isr} if led_before else set()
         """Members whose addition was proposed since the committed state was; whether they are in is not known."""
         self._quiet_until_ms = now_ms
         self._advance()
@@ -160,8 +162,8 @@ class InSync:
 
         epochs has the node epochs of the metadata; eligible are the nodes that may be in an ISR (not fenced, not
         stopping). To be asked when followers fetch, after a failure, and now and then for those that do not fetch.
-        After a proposal whose outcome is unknown there is always another one, be it for the ISR as it is: its answer
-        says what became of the first.
+        After a proposal that has failed there is always another one, be it for the ISR as it is: the partition epoch
+        that it leads to refuses all that were sent before.
         """
         if self._proposal is not None or now_ms < self._quiet_until_ms:
             return None
@@ -217,20 +219,16 @@ class InSync:
         self._advance()
         return True
 
-    def proposal_failed(self, partition_epoch: int, now_ms: float, *, refused: bool) -> None:
-        """The proposal that was based on this partition epoch has failed.
+    def proposal_failed(self, partition_epoch: int, now_ms: float) -> None:
+        """The proposal that was based on this partition epoch has failed, or what became of it is not known.
 
-        refused: the controller has looked at it, its partition epoch was the right one, and it changed nothing
-        (INELIGIBLE_REPLICA, or an answer with the state as it was). Otherwise whom it adds may be in the ISR, so they
-        go on to hold the high watermark until a newer state is known.
+        Whom it adds goes on to hold the high watermark until a newer state is known. Not even a refusal ends that: an
+        earlier attempt with the same epochs may still be on its way to the controller, and be accepted.
         """
         if self._proposal is None or partition_epoch != self._proposal.partition_epoch:
             return  # a newer state was known first
         self._proposal = None
         self._quiet_until_ms = now_ms + RETRY_MS
-        if refused:
-            self._maybe.clear()
-            self._advance()
 
     # ---- inside
 
@@ -256,7 +254,10 @@ class InSync:
         return epochs.get(node_id, -1) if follower is None or follower.node_epoch < 0 else follower.node_epoch
 
     def _position(self, node_id: int) -> int | None:
-        return self._acked if node_id == self.node_id else self._followers[node_id].position
+        if node_id == self.node_id:
+            return self._acked
+        follower = self._followers.get(node_id)
+        return None if follower is None else follower.position
 
     def _advance(self) -> None:
         """Move the high watermark to where all members of the maximal ISR are."""

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 def alter_partition(image: MetadataImage, request: AlterPartitionRequest, config: BrokerConfig) -> Decision:
     """A leader wants another ISR for some partitions. Replies AlterPartitionReply: each entry has the state after it.
 
-    A move ends here, when the ISR has all of the replicas that were added.
+    A move ends here, when the ISR has all of the replicas that were added. A proposal of the ISR as it is raises the
+    partition epoch too: its leader asks so because it does not know what became of an earlier proposal, and after this
+    answer that one must not be accepted any more.
 
     Raises BrokerIdNotRegisteredError, StaleBrokerEpochError for the request as a whole. Errors of an entry:
     UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER, FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH,
@@ -61,7 +63,9 @@ def _altered(states: PartitionStates, node_id: int, change: PartitionChange) -> 
     try:
         _check_change(states.image, state, node_id, change)
         members = tuple(member for member, _ in change.new_isr)
-        state = states.settle(topic, partition, replace(state, isr=members))
+        before, state = state, states.settle(topic, partition, replace(state, isr=members))
+        if state is before:
+            state = states.confirm(topic, partition)
         if state.leader != node_id:
             message = f"with this change {topic}-{partition} is led by node {state.leader}"
             error = NewLeaderElectedError(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import UnknownTopicOrPartitionError
@@ -38,6 +39,11 @@ class PartitionStates:
             self._rules[topic] = rules_of(self.image, self.config, topic)
         return self._rules[topic]
 
+    def confirm(self, topic: str, partition: int) -> PartitionImage:
+        """Raise the partition epoch and leave all else as it is: proposals that are based on the old one are void."""
+        old = self.find(topic, partition)
+        return self._become(topic, partition, replace(old, partition_epoch=old.partition_epoch + 1))
+
     def settle(
         self, topic: str, partition: int, wanted: PartitionImage, *, preferred: bool = False, unclean: bool = False
     ) -> PartitionImage:
@@ -46,8 +52,9 @@ class PartitionStates:
         if unclean:
             rules = rules._replace(unclean=True)
         new = settle(old, wanted, self.image.nodes, rules, preferred=preferred)
-        if new is None:
-            return old
+        return old if new is None else self._become(topic, partition, new)
+
+    def _become(self, topic: str, partition: int, new: PartitionImage) -> PartitionImage:
         self._changed[topic, partition] = new
         self.records.append(partition_record(topic, partition, new))
         return new

@@ -70,7 +70,7 @@ class MovingWorkload:
     def _begin(self) -> None:
         if self._quiet:
             return
-        act = self._random.choice((self._move, self._move, self._move, self._drain, self._grow, self._other))
+        act = self._random.choice((self._move, self._move, self._waver, self._drain, self._grow, self._other))
         act()
 
     def _ask(self, request: Request, done: Callable[[Outcome], object]) -> None:
@@ -90,7 +90,23 @@ class MovingWorkload:
         count = self._random.randint(1, min(_REPLICAS_MAX, self._nodes))
         replicas = self._random.sample(range(1, self._nodes + 1), count)
         target = None if self._random.random() < 0.2 else replicas  # noqa: PLR2004 - a share of moves is taken back
-        self._ask(AlterPartitionReassignmentsRequest([Reassignment(topic, index, target)], _TIMEOUT_MS), self._asked)
+        self._assign(topic, index, target, self._asked)
+
+    def _waver(self) -> None:
+        """There, back, and there again, each as soon as the one before is decided: nodes hear of it at any pace."""
+        topic, index = self._random.choice(self._partitions)
+        replicas = self._random.sample(range(1, self._nodes + 1), min(2, self._nodes))
+
+        def again(_: Outcome) -> None:
+            self._assign(topic, index, replicas, self._asked)
+
+        def back(_: Outcome) -> None:
+            self._assign(topic, index, None, again)
+
+        self._assign(topic, index, replicas, back)
+
+    def _assign(self, topic: str, index: int, target: list[int] | None, done: Callable[[Outcome], object]) -> None:
+        self._ask(AlterPartitionReassignmentsRequest([Reassignment(topic, index, target)], _TIMEOUT_MS), done)
 
     def _drain(self) -> None:
         """One node at a time."""

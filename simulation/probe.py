@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..actors.context import QUORUM, partition_address
+from ..actors.context import QUORUM, coordinator_address, partition_address
 from ..actors.leading import Leading
 from ..log.batch import read_header
 from ..log.partition_log import PartitionLog
@@ -69,6 +69,13 @@ class Replica(NamedTuple):
         return min_insync_replicas(self.config.min_insync_replicas, self.state)
 
 
+class Departed(NamedTuple):
+    """A partition whose actor is gone since the last look, as it ended."""
+
+    key: Key
+    high_watermark: int
+
+
 class QuorumView(NamedTuple):
     """A node's member of the metadata quorum, as it is in memory."""
 
@@ -105,6 +112,8 @@ class Eyes:
         self._image: MetadataImage | None = None
         self._addresses: list[tuple[str, Key]] = []
         self._seen: dict[Key, Replica] = {}
+        self._leaders: dict[Key, Any] = {}
+        """Actors that led when they were seen last."""
         self._quorum: QuorumView | None = None
 
     def changed(self) -> list[Replica]:
@@ -114,7 +123,20 @@ class Eyes:
             if self._seen.get(replica.key) != replica:
                 self._seen[replica.key] = replica
                 found.append(replica)
+                if replica.leads:
+                    self._leaders[replica.key] = self._actor(replica.key)
+                else:
+                    self._leaders.pop(replica.key, None)
         return found
+
+    def departed(self) -> list[Departed]:
+        """Leaders that are gone: one that advances and is stopped within one pass is never seen with its last mark."""
+        gone = [key for key, actor in self._leaders.items() if self._actor(key) is not actor]
+        return [Departed(key, self._leaders.pop(key).high_watermark) for key in gone]
+
+    def _actor(self, key: Key) -> Any:
+        actors = self._life.runner.reactor._actors  # noqa: SLF001 - the one place that looks inside
+        return actors.get(partition_address(key.topic, key.partition))
 
     def replicas(self) -> list[Replica]:
         """All open partitions."""
@@ -174,6 +196,13 @@ class Eyes:
 def replicas(node: SimNode) -> list[Replica]:
     """The open partitions of a running node."""
     return [] if node.life is None else Eyes(node.life, node.node_id).replicas()
+
+
+def loads(node: SimNode, topic: str, partition: int) -> int:
+    """How often a node's coordinator of this partition has read its log; 0: it has none."""
+    life = node.life
+    actor: Any = None if life is None else life.runner.reactor._actors.get(coordinator_address(topic, partition))  # noqa: SLF001 - see above
+    return 0 if actor is None else actor._load_id  # noqa: SLF001 - see above
 
 
 def image(node: SimNode) -> MetadataImage | None:

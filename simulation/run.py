@@ -149,6 +149,8 @@ class Simulation:
         eyes = None if node is None else self._look(node)
         if node is None or eyes is None:
             return
+        for key, high_watermark in eyes.departed():
+            self.truth.departed(key, high_watermark)
         replicas, quorum = eyes.changed(), eyes.quorum()
         if not replicas and quorum is None and not self._is_new(node):
             return
@@ -237,12 +239,19 @@ class Simulation:
             self._add("sharers", ShareConsumer(self._client(f"sharer{number}"), queue, _TOPIC))
 
     def _share_coordinator(self) -> tuple[int, ...]:
-        """The epochs of the share groups' states.
+        """The epochs of the share groups' states, and how often their coordinators have read them.
 
-        Leases end with their coordinator, and when it reads its log again since too few replicas were in sync.
+        Leases end with their coordinator, and when it reads its log again since it could not write to it.
         """
         topic = self.truth.image.topics.get(SHARE_STATE_TOPIC)
-        return () if topic is None else tuple(state.partition_epoch for state in topic.partitions)
+        if topic is None:
+            return ()
+        loads = [
+            probe.loads(node, SHARE_STATE_TOPIC, index)
+            for node in self.cluster
+            for index in range(len(topic.partitions))
+        ]
+        return (*(state.partition_epoch for state in topic.partitions), *loads)
 
     def _add(self, kind: str, workload: Workload) -> None:
         if kind not in self.plan.without:

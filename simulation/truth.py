@@ -27,6 +27,7 @@ class Held(NamedTuple):
     life: int
     end_offset: int
     flushed_offset: int
+    log: PartitionLog
 
 
 class Committed:
@@ -36,12 +37,15 @@ class Committed:
         self.high_watermark = 0
         self.batches: dict[int, bytes] = {}
         """By base offset."""
+        self.seen_end = 0
+        """What is below was seen on some replica; the high watermark alone may be heard of before."""
         self._sequences: dict[int, tuple[int, int]] = {}
 
     def add(self, batch: bytes) -> str:
         """One more; what is wrong with its sequence (invariant 15), or nothing."""
         header = read_header(batch)
         self.batches[header.base_offset] = batch
+        self.seen_end = header.next_offset
         self.high_watermark = max(self.high_watermark, header.next_offset)
         if not header.has_producer_id or header.is_control:
             return ""
@@ -148,6 +152,11 @@ class Truth:
             may_commit = self._may_commit(node, key, epoch)
             self._compare(node, key, replica.log, replica.high_watermark, may_commit=may_commit)
 
+    def departed(self, key: Key, high_watermark: int) -> None:
+        """A leader has ended with this high watermark; what is below it is seen on the replicas that stay."""
+        committed = self.partitions.setdefault(key, Committed())
+        committed.high_watermark = max(committed.high_watermark, high_watermark)
+
     def before_death(self, node: SimNode, replicas: list[Replica], quorum: QuorumView | None) -> None:
         """A node's last pass ended badly; what it has flushed in it, it has."""
         if quorum is not None:
@@ -156,7 +165,12 @@ class Truth:
             self._hold(node, replica.key, replica.log)
 
     def _hold(self, node: SimNode, key: Key, log: PartitionLog) -> None:
-        self._held[node.node_id, key] = Held(node.lives, log.log_end_offset, log.flushed_offset)
+        """What an earlier life has flushed is on the disk, whether or not a recovery trusts that."""
+        before = self._held.get((node.node_id, key))
+        flushed = log.flushed_offset
+        if before is not None and (before.log is log or before.life != node.lives):
+            flushed = max(flushed, min(before.flushed_offset, log.log_end_offset))
+        self._held[node.node_id, key] = Held(node.lives, log.log_end_offset, flushed, log)
 
     def _lead(self, node: SimNode, key: Key, epoch: int, *, leads: bool) -> None:
         if leads and (key, epoch) not in self._leaders:
@@ -200,7 +214,7 @@ class Truth:
         committed = self.partitions[key]
         for batch in probe.batches(log, start, end):
             base = read_header(batch).base_offset
-            if base >= committed.high_watermark:
+            if base >= committed.seen_end:
                 wrong = committed.add(batch)
                 if wrong:
                     self._world.violated("15 sequences", f"{key} on {node.name}: {wrong}")

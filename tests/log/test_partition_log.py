@@ -15,7 +15,7 @@ from zmqbroker.errors import (
     RecordListTooLargeError,
     StorageError,
 )
-from zmqbroker.log.batch import computed_crc, read_header
+from zmqbroker.log.batch import computed_crc, gap_batch, read_header
 from zmqbroker.log.partition_log import PartitionLog
 from zmqbroker.settings import TopicConfig
 from zmqbroker.simulation.disk import MemoryDisk
@@ -227,6 +227,24 @@ def test_a_follower_refuses_what_does_not_fit_and_appends_none_of_it(log):
     assert log.append_as_follower(data) == 4
     assert log.producers.entries() == other.producers.entries()
     assert read_all(log) == batches
+
+
+def test_a_follower_within_what_the_leader_has_compacted_away_goes_on_from_there(log):
+    append(log, *[produced(i) for i in range(5)])
+    gap = gap_batch(0, 8, log.leader_epoch)
+    assert log.append_as_follower(gap) == 8
+    batches = read_all(log)
+    assert len(batches) == 6
+    assert batches[5] == gap_batch(5, 8, log.leader_epoch)
+
+
+def test_a_batch_with_records_that_begins_before_the_end_is_refused(log):
+    append(log, make_batch([1] * 3))
+    other = PartitionLog.open(MemoryDisk(), FOLDER, CONFIG, now_ms=0)
+    append(other, make_batch([1] * 5))
+    with pytest.raises(CorruptMessageError, match="begins at offset 0, the log ends at 3"):
+        log.append_as_follower(other.read(0, 10_000))
+    assert log.log_end_offset == 3
 
 
 def test_a_follower_may_start_within_a_batch(log):

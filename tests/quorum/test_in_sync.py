@@ -15,7 +15,7 @@ NODES = (1, 2, 3)
 EPOCHS = {1: 10, 2: 20, 3: 30}
 
 
-def a_leader(isr=(1, 2, 3), *, min_isr=2, end=0, acked=None, high_watermark=0, now_ms=0.0):
+def a_leader(isr=(1, 2, 3), *, min_isr=2, end=0, acked=None, high_watermark=0, now_ms=0.0, led_before=False):
     return InSync(
         1,
         PartitionImage(NODES, tuple(isr), 1, 5),
@@ -25,6 +25,7 @@ def a_leader(isr=(1, 2, 3), *, min_isr=2, end=0, acked=None, high_watermark=0, n
         high_watermark=high_watermark,
         lag_max_ms=LAG_MS,
         now_ms=now_ms,
+        led_before=led_before,
     )
 
 
@@ -240,18 +241,10 @@ def test_one_proposal_is_under_way():
     assert wanted(joining(), 1.0) is None
 
 
-def test_a_refused_proposal_holds_nothing_any_more():
+def test_a_proposal_that_failed_holds_until_a_newer_state_is_known():
     view = joining()
-    view.proposal_failed(0, 2.0, refused=True)
-    assert view.maximal_isr == {1, 2}
-    assert view.high_watermark == 9
+    view.proposal_failed(0, 2.0)
     assert wanted(view, 2.0) is None, "not at once again"
-    assert wanted(view, 2.0 + RETRY_MS, EPOCHS, (1, 2)) is None
-
-
-def test_a_proposal_of_unknown_outcome_holds_until_a_newer_state_is_known():
-    view = joining()
-    view.proposal_failed(0, 2.0, refused=False)
     assert view.maximal_isr == {1, 2, 3}
     assert view.high_watermark == 5
     assert not view.committed(replace(view.state, isr=(1, 2)), 3.0), "the state that is known already says nothing"
@@ -259,8 +252,23 @@ def test_a_proposal_of_unknown_outcome_holds_until_a_newer_state_is_known():
     again = wanted(view, 2.0 + RETRY_MS, EPOCHS, (1, 2))
     assert again == (1, 2), "whom nobody may add any more still holds it: ask what became of the proposal"
     view.proposed(view.wanted_isr(2.0 + RETRY_MS, EPOCHS, (1, 2)))
-    view.proposal_failed(0, 300.0, refused=True)
+    view.proposal_failed(0, 300.0)
+    assert view.high_watermark == 5, "an earlier attempt may be accepted yet"
+    view.committed(changed(view, [1, 2]), 400.0)
     assert view.high_watermark == 9
+    assert view.maximal_isr == {1, 2}
+
+
+def test_a_leader_that_has_forgotten_its_proposals_counts_every_replica():
+    view = a_leader([1, 2], led_before=True)
+    assert view.maximal_isr == {1, 2, 3}
+    view.local(5, 5, 0.0)
+    view.fetched(2, 20, 5, 0.0)
+    assert view.high_watermark == 0
+    assert wanted(view, 0.0, EPOCHS, NODES) == (1, 2)
+    view.proposed(view.wanted_isr(0.0, EPOCHS, NODES))
+    view.committed(changed(view, [1, 2]), 1.0)
+    assert view.high_watermark == 5
 
 
 def test_a_newer_state_ends_a_proposal_and_its_late_answer_ends_nothing():
@@ -269,7 +277,7 @@ def test_a_newer_state_ends_a_proposal_and_its_late_answer_ends_nothing():
     assert view.high_watermark == 9
     view.fetched(3, 30, 9, 2.0)
     view.proposed(view.wanted_isr(2.0, EPOCHS, NODES))
-    view.proposal_failed(0, 3.0, refused=True)
+    view.proposal_failed(0, 3.0)
     assert view.maximal_isr == {1, 2, 3}
     assert wanted(view, 1000.0) is None, "the second proposal is still under way"
 
@@ -320,7 +328,7 @@ steps = st.lists(
         st.tuples(st.just("fence"), st.sampled_from([2, 3]), st.booleans()),
         st.tuples(st.just("propose")),
         st.tuples(st.just("accept"), st.booleans()),
-        st.tuples(st.just("fail"), st.booleans()),
+        st.tuples(st.just("fail")),
         st.tuples(st.just("shrink"), st.sampled_from([2, 3])),
         st.tuples(st.just("wait"), st.sampled_from([10.0, 300.0, 2 * LAG_MS])),
         st.tuples(st.just("configure"), st.integers(1, 3)),
@@ -396,15 +404,13 @@ class Run:
         if heard:
             self._commit(members)
         else:
-            self.view.proposal_failed(self.view.state.partition_epoch, self.now_ms, refused=False)
+            self.view.proposal_failed(self.view.state.partition_epoch, self.now_ms)
 
-    def fail(self, refused):
+    def fail(self):
         if self.proposal is None:
             return
         self.proposal = None
-        self.view.proposal_failed(self.view.state.partition_epoch, self.now_ms, refused=refused)
-        if refused:
-            self.model.maybe.clear()
+        self.view.proposal_failed(self.view.state.partition_epoch, self.now_ms)
 
     def shrink(self, node):
         if node in self.model.isr:

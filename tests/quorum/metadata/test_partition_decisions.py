@@ -20,9 +20,16 @@ def test_an_isr_shrinks_and_grows(metadata):
     assert (code(entry), entry.leader, entry.leader_epoch, entry.isr, entry.partition_epoch) == (0, 1, 0, [1, 3], 1)
     entry = cluster.alter([3, 2, 1])
     assert (code(entry), entry.isr, entry.partition_epoch) == (0, [1, 2, 3], 2)
-    image = cluster.image
-    assert code(cluster.alter([1, 2, 3])) == 0
-    assert cluster.image == image, "it is so already"
+
+
+def test_an_isr_proposed_as_it_is_voids_the_proposals_before(metadata):
+    cluster = metadata(3).topic([1, 2, 3])
+    cluster.alter([1, 2])
+    late = {"isr": [1, 2, 3], "partition_epoch": 1}
+    entry = cluster.alter([1, 2])
+    assert (code(entry), entry.isr, entry.leader_epoch, entry.partition_epoch) == (0, [1, 2], 0, 2)
+    assert code(cluster.alter(**late)) == 95, "it was sent before, and its sender has given it up"
+    assert cluster.state().isr == (1, 2)
 
 
 @pytest.mark.parametrize(
