@@ -37,6 +37,8 @@ class ShareFetch(Alarmed):
         self.command = command
         self.member_id = request.member_id
         self.acknowledged = acknowledged
+        self.lease = group.coordinator.context.random.getrandbits(62) + 1
+        """Names the leases that this answer brings, so that nothing said about others counts for them."""
         self.queues: dict[ShareQueue, None] = {}
         self.errors: list[PartitionShared] = []
         self.records = 0
@@ -102,7 +104,7 @@ class ShareFetch(Alarmed):
         ]
         entries += failed + self.errors
         frames += [b""] * (len(entries) - len(frames))
-        body = ShareFetchReply(entries, self.acknowledged, self.group.rules.lease_ms)
+        body = ShareFetchReply(entries, self.acknowledged, self.group.rules.lease_ms, self.lease)
         return SharedAnswer(self.command.call, self.command.index, body, b"", frames)
 
     def on_alarm(self, now_ms: float) -> None:

@@ -122,7 +122,7 @@ class ShareQueue(Alarmed):
                 return False
             last = offset + room - 1
         machine.add_fresh(last)
-        count = machine.acquire(fetch.member_id, offset, last, self.group.now_ms, self.group.rules)
+        count = machine.acquire(fetch.member_id, offset, last, self.group.now_ms, self.group.rules, lease=fetch.lease)
         fetch.take(self, chunk, batch, AcquiredRecords(offset, last, count))
         return True
 
@@ -140,7 +140,9 @@ class ShareQueue(Alarmed):
                 machine.settle(run.first, run.last, run.not_before)
             return
         last = min(last, found.first + room - 1)
-        count = machine.acquire(fetch.member_id, found.first, last, self.group.now_ms, self.group.rules)
+        count = machine.acquire(
+            fetch.member_id, found.first, last, self.group.now_ms, self.group.rules, lease=fetch.lease
+        )
         fetch.take(self, chunk, batch, AcquiredRecords(found.first, last, count))
 
     def changed(self) -> None:

@@ -88,7 +88,7 @@ class Outgoing:
             middle = (item.first_offset + item.last_offset) // 2
             if middle == item.last_offset:
                 return [self]
-            tail = (item.kind, item.delay_ms, item.reason)
+            tail = (item.kind, item.delay_ms, item.reason, item.lease)
             pieces = [
                 [Acknowledgement(item.first_offset, middle, *tail)],
                 [Acknowledgement(middle + 1, item.last_offset, *tail)],
@@ -166,10 +166,11 @@ class Acknowledgements:
             return None
         del held.open[offset]
         tail = held.tail
-        if tail is not None and tail.last_offset == offset - 1 and tail.kind == ACK_ACCEPT:
+        lease = record.lease
+        if tail is not None and tail.last_offset == offset - 1 and tail.kind == ACK_ACCEPT and tail.lease == lease:
             tail.last_offset = offset  # nearly always
             return False
-        return self.add(held, offset, offset, ACK_ACCEPT)
+        return self.add(held, offset, offset, ACK_ACCEPT, lease=lease)
 
     def say(self, record: ShareRecord, kind: int, delay_ms: int = DEFAULT_DELAY, reason: str = "") -> bool:
         """Say something about an open record. Returns whether it is the first that waits to be sent."""
@@ -180,15 +181,22 @@ class Acknowledgements:
             held.renewals[record.offset] = record
             return self._wait()
         del held.open[record.offset]
-        return self.add(held, record.offset, record.offset, kind, delay_ms, reason)
+        return self.add(held, record.offset, record.offset, kind, delay_ms, reason, record.lease)
 
     def add(  # noqa: PLR0917 - the fields of an acknowledgement
-        self, held: HeldPartition, first: int, last: int, kind: int, delay_ms: int = DEFAULT_DELAY, reason: str = ""
+        self,
+        held: HeldPartition,
+        first: int,
+        last: int,
+        kind: int,
+        delay_ms: int = DEFAULT_DELAY,
+        reason: str = "",
+        lease: int = 0,
     ) -> bool:
         """Say something about a range of offsets. Returns whether it is the first that waits to be sent."""
         tail = held.tail
-        said = (kind, delay_ms, reason)
-        if tail is not None and tail.last_offset == first - 1 and said == (tail.kind, tail.delay_ms, tail.reason):
+        said = (kind, delay_ms, reason, lease)
+        if tail is not None and tail.last_offset == first - 1 and said == _what(tail):
             tail.last_offset = last
             return False
         if not (held.said or held.renewals):
@@ -236,7 +244,7 @@ class Acknowledgements:
         for held in self._dirty:
             renewed = [record for offset, record in held.renewals.items() if held.open.get(offset) is record]
             if renewed:
-                ranges = [Acknowledgement(record.offset, record.offset, ACK_RENEW) for record in renewed]
+                ranges = [_renewal(record) for record in renewed]
                 taken.append(Outgoing(held, _merged(ranges), renewed))
             if held.said:
                 taken.append(Outgoing(held, _merged(held.said), []))
@@ -317,7 +325,7 @@ class Acknowledgements:
             if not renewed:
                 return  # something else was said about them meanwhile
             outgoing.renewed = renewed
-            outgoing.ranges = _merged([Acknowledgement(record.offset, record.offset, ACK_RENEW) for record in renewed])
+            outgoing.ranges = _merged([_renewal(record) for record in renewed])
         self._again.append(outgoing)
 
     def leased_anew(self, topic: str, partition: int, acquired: Sequence[AcquiredRecords]) -> None:
@@ -411,6 +419,15 @@ def _cut(
     return outside, inside
 
 
+def _renewal(record: ShareRecord) -> Acknowledgement:
+    return Acknowledgement(record.offset, record.offset, ACK_RENEW, lease=record.lease)
+
+
+def _what(item: Acknowledgement) -> tuple[int, int, str, int]:
+    """All but the offsets."""
+    return item.kind, item.delay_ms, item.reason, item.lease
+
+
 def _size(item: Acknowledgement) -> int:
     return item.last_offset - item.first_offset + 1
 
@@ -423,11 +440,7 @@ def _merged(ranges: list[Acknowledgement]) -> list[Acknowledgement]:
     merged = [ranges[0]]
     for item in ranges[1:]:
         last = merged[-1]
-        if item.first_offset == last.last_offset + 1 and (item.kind, item.delay_ms, item.reason) == (
-            last.kind,
-            last.delay_ms,
-            last.reason,
-        ):
+        if item.first_offset == last.last_offset + 1 and _what(item) == _what(last):
             last.last_offset = item.last_offset
         else:
             merged.append(item)

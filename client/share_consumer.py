@@ -240,7 +240,7 @@ class ShareConsumer:
                     if isinstance(part, list):
                         self._acks.lease(held, part)
                 for first, last, kind, reason in decoded.said:
-                    self._acks.add(held, first, last, kind, reason=reason)
+                    self._acks.add(held, first, last, kind, reason=reason, lease=fetched.lease)
                 session.parts.extend(decoded.parts)
 
     # ---- one by one

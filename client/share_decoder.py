@@ -37,13 +37,14 @@ Said = tuple[int, int, int, str]
 class Fetched:
     """Leased records of one partition as they came."""
 
-    __slots__ = ("batches", "count", "deadline", "entry")
+    __slots__ = ("batches", "count", "deadline", "entry", "lease")
 
-    def __init__(self, entry: PartitionShared, batches: bytes, deadline: float) -> None:
+    def __init__(self, entry: PartitionShared, batches: bytes, deadline: float, lease: int = 0) -> None:
         self.entry = entry
         self.batches = batches
         self.deadline = deadline
         """When their lease ends, on the clock of time.monotonic."""
+        self.lease = lease
         self.count = sum(item.last_offset - item.first_offset + 1 for item in entry.acquired)
 
 
@@ -191,14 +192,15 @@ class ShareDecoder:
 
 
 def _made(fetched: Fetched, header: BatchHeader, records: Sequence[Record], count: int) -> list[ShareRecord]:
-    topic, partition, deadline = fetched.entry.topic, fetched.entry.partition, fetched.deadline
+    topic, partition = fetched.entry.topic, fetched.entry.partition
+    deadline, lease = fetched.deadline, fetched.lease
     epoch = header.leader_epoch
     kind = 1 if header.attributes & TIMESTAMP_TYPE_BIT else 0
     make = ShareRecord
     return [
         make(
             topic, partition, epoch, record.offset, record.timestamp, kind, record.key, record.value, record.headers,
-            count, deadline,
+            count, deadline, lease,
         )
         for record in records
     ]  # fmt: skip

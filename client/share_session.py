@@ -19,7 +19,6 @@ from ..errors import ZmqBrokerError, error_for
 from ..transport.group_messages import SHARE_COORDINATOR
 from ..transport.share_messages import (
     ACK_RETURN,
-    PartitionShared,
     ShareAcknowledgeReply,
     ShareAcknowledgeRequest,
     ShareFetchReply,
@@ -140,7 +139,7 @@ class ShareSession:
         for fetched in self.fetched:
             held = acks.held(fetched.entry.topic, fetched.entry.partition)
             for item in sorted(fetched.entry.acquired, key=lambda item: item.first_offset):
-                acks.add(held, item.first_offset, item.last_offset, ACK_RETURN)
+                acks.add(held, item.first_offset, item.last_offset, ACK_RETURN, lease=fetched.lease)
         self.fetched.clear()
         self.counters["records_returned"] += before
 
@@ -247,7 +246,7 @@ class ShareSession:
             self._stood = connection
             self._learn_lease(reply.lease_ms)
             self._settled(sent, reply.acknowledged)
-            self._store(reply.partitions, outcome.batches)
+            self._store(reply, outcome.batches)
 
         request = ShareFetchRequest(
             options.group_id, self.member_id, options.fetch_max_wait_ms, wanted, options.fetch_max_bytes, self.topics,
@@ -256,10 +255,10 @@ class ShareSession:
         deadline = now + (options.request_timeout_ms + options.fetch_max_wait_ms) / 1000
         connection.submit(Call(request, done, deadline), now)
 
-    def _store(self, entries: list[PartitionShared], frames: list[bytes]) -> None:
+    def _store(self, reply: ShareFetchReply, frames: list[bytes]) -> None:
         now = self._io.now()
         self._plenty = False
-        for position, entry in enumerate(entries):
+        for position, entry in enumerate(reply.partitions):
             if entry.error_code:
                 error = error_for(entry.error_code, entry.error_message)
                 self._fetch_not_before = now + self._options.retry_backoff_ms / 1000
@@ -267,7 +266,7 @@ class ShareSession:
                     self.error = error
                 continue
             batches = frames[position] if position < len(frames) else b""
-            fetched = Fetched(entry, batches, now + self.pace.lease_s)
+            fetched = Fetched(entry, batches, now + self.pace.lease_s, reply.lease)
             if not fetched.count:
                 continue
             self.acks.leased_anew(entry.topic, entry.partition, entry.acquired)

@@ -44,6 +44,8 @@ class ShareRecord(Struct, gc=False, eq=False):
     """1 when it is delivered for the first time; the group's limit on this is when it is given up."""
     lease_deadline: float
     """Until when it is this consumer's, on the clock of time.monotonic; moves when `renew` has been confirmed."""
+    lease: int = 0
+    """Which lease it is, in the broker's words."""
     raw_sizes: tuple[int, int] | None = None
     """Bytes of key and value before they were deserialized; None: they were not."""
 

@@ -102,8 +102,11 @@ class SharePartition:
             reason = f"delivered {found.deliveries} times and never acknowledged"
             self._change(found.first, found.last, partial(_given_up, reason=reason))
 
-    def acquire(self, member: str, first: int, last: int, now_ms: float, rules: Rules) -> int:
-        """Lease an available span, all of one range, to a member; returns how often it was delivered by now."""
+    def acquire(self, member: str, first: int, last: int, now_ms: float, rules: Rules, *, lease: int = 0) -> int:
+        """Lease an available span, all of one range, to a member; returns how often it was delivered by now.
+
+        lease tells this lease from every other, also from one that an earlier coordinator gave for the same records.
+        """
         held = self._ranges.at(first)
         assert (held.state, held.not_before) == (AVAILABLE, 0), f"{first} to {last} of {held} is leased"
         assert last <= held.last, f"{first} to {last} is more than {held}"
@@ -113,7 +116,7 @@ class SharePartition:
         self._change(
             first,
             last,
-            lambda old: old._replace(state=ACQUIRED, deliveries=count, member=member, deadline=deadline),
+            lambda old: old._replace(state=ACQUIRED, deliveries=count, member=member, deadline=deadline, lease=lease),
         )
         return count
 
@@ -176,12 +179,13 @@ class SharePartition:
                     f"{position}: ranges come in order and none twice"
                 )
                 raise InvalidRecordStateError(message)
-            self._check_held(member, ack.first_offset, ack.last_offset)
+            self._check_held(member, ack)
             position = ack.last_offset
         for ack in acks:
             self._change(ack.first_offset, ack.last_offset, _decided(ack, now_ms, wall_ms, rules))
 
-    def _check_held(self, member: str, first: int, last: int) -> None:
+    def _check_held(self, member: str, ack: Acknowledgement) -> None:
+        first, last = ack.first_offset, ack.last_offset
         if first < self.start_offset:
             message = f"offset {first} is finished: everything below {self.start_offset} is"
             raise InvalidRecordStateError(message)
@@ -197,6 +201,12 @@ class SharePartition:
                 raise InvalidRecordStateError(message)
             if found.member != member:
                 message = f"offset {max(first, found.first)} is leased to member {found.member!r}, not to {member!r}"
+                raise InvalidRecordStateError(message)
+            if ack.lease not in (0, found.lease):
+                message = (
+                    f"offset {max(first, found.first)} was leased to member {member!r} anew and is delivered again: the"
+                    " lease that this is about has ended"
+                )
                 raise InvalidRecordStateError(message)
 
     def release_all(self, member: str, rules: Rules) -> None:

@@ -53,6 +53,8 @@ class Range(NamedTuple):
     """Who has leased them."""
     deadline: float = 0.0
     """Monotonic clock in ms: when the lease ends."""
+    lease: int = 0
+    """Which lease it is, of all that there have been."""
 
     @property
     def is_final(self) -> bool:

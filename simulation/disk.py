@@ -4,6 +4,9 @@ A file has its bytes as the process sees them and as the medium has them; a flus
 that changed. A crash keeps of each changed sector either the new or the old content, and of each folder's creations,
 renames and removals a random beginning, as a journaling file system may. All choices come from the generator given to
 ``crash``, so that a run can be repeated.
+
+After a flush that failed the process, and the next ones, still read what they wrote, but no later flush puts it on the
+medium: the kernel takes those pages for clean, until they are written again.
 """
 
 from __future__ import annotations
@@ -21,30 +24,44 @@ SECTOR_BYTES = 512
 
 
 class _Inode:
-    """A file's bytes: now, and on the medium. They differ only from ``clean`` on."""
+    """A file's bytes: now, and on the medium. They differ only from ``clean`` on, and in what was ``lost``."""
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.stable = bytearray()
         self.clean = 0
+        self.lost: list[tuple[int, int]] = []
+        """From where to where a flush has failed, and no later one will write."""
 
     def flush(self) -> None:
+        old = [(start, self.stable[start:end].ljust(end - start, b"\0")) for start, end in self.lost]
+        self.stable.extend(bytes(max(self.clean - len(self.stable), 0)))
         self.stable[self.clean :] = self.data[self.clean :]
+        for start, content in old:
+            self.stable[start : start + len(content)] = content
         self.clean = len(self.data)
 
     def lose(self) -> None:
         """A failed fsync: the kernel takes the pages for clean, and they may never reach the medium."""
-        self.stable[self.clean :] = bytes(len(self.data) - self.clean)
+        if self.clean < len(self.data):
+            self.lost.append((self.clean, len(self.data)))
         self.clean = len(self.data)
 
+    def change(self, start: int, end: int) -> None:
+        """These bytes are written again, or cut off: the next flush has to do with them what it should."""
+        rest = [part for low, high in self.lost for part in ((low, min(high, start)), (max(low, end), high))]
+        self.lost = [(low, high) for low, high in rest if low < high]
+        self.clean = min(self.clean, start)
+
     def crash(self, random: Random) -> None:
-        if self.clean < len(self.data) or len(self.data) != len(self.stable):
+        changed = min([self.clean, *[start for start, _ in self.lost]])
+        if changed < len(self.data) or len(self.data) != len(self.stable):
             longest = max(len(self.data), len(self.stable))
             kept = bytearray(self.stable)
             kept.extend(bytes(longest - len(kept)))
             size = len(self.stable)
             share = random.choice((0.0, 0.5, 0.9, 1.0))
-            position = self.clean
+            position = changed
             while position < longest:
                 end = min(position - position % SECTOR_BYTES + SECTOR_BYTES, longest)
                 if random.random() < share and position < len(self.data):
@@ -54,8 +71,11 @@ class _Inode:
                 position = end
             if len(self.data) < len(self.stable) and random.random() < share:
                 size = len(self.data)  # the truncation was kept
+            if self.lost and size < len(self.data) and random.choice((True, False)):
+                size = len(self.data)  # the file has grown, and nothing was written there
             self.stable = kept[:size]
         self.data = bytearray(self.stable)
+        self.lost.clear()
         self.clean = len(self.data)
 
 
@@ -118,6 +138,13 @@ class MemoryFile:
         inode.data += data
         return len(data)
 
+    def rewrite(self, position: int, data: Buffer) -> None:
+        """Write again what the file holds at a position."""
+        inode = self._use("rewrite")
+        end = position + len(memoryview(data))
+        assert inode.data[position:end] == data, f"{self._path} holds something else at {position}"
+        inode.change(position, end)
+
     def read(self, position: int, length: int) -> bytes:
         """Up to length bytes from position; fewer only at the end of the file."""
         return bytes(self._use("read").data[position : position + length])
@@ -126,8 +153,8 @@ class MemoryFile:
         """Cut the file to size bytes."""
         inode = self._use("truncate")
         assert 0 <= size <= len(inode.data), (size, len(inode.data))
+        inode.change(size, len(inode.data))
         del inode.data[size:]
-        inode.clean = min(inode.clean, size)
 
     def flush(self) -> None:
         """What was appended is on the medium when this returns."""
@@ -161,7 +188,7 @@ class MemoryDisk:
     """A tree of folders and files in memory.
 
     Faults: ``capacity_bytes`` is ENOSPC for an append that would go past it; ``fault`` is called before each operation
-    with its name (append, read, truncate, flush, open, replace, rename, remove, sync_folder) and path, and may raise.
+    with its name (append, rewrite, read, truncate, flush, open, replace, rename, remove, sync_folder) and path, and may raise.
     """
 
     def __init__(self) -> None:

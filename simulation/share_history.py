@@ -65,7 +65,6 @@ class ShareHistory:
             lease = self._leases.get(key)
             if (
                 lease is not None
-                and lease.member_id != member_id
                 and lease.heard_ms < asked_ms
                 and now_ms < lease.until_ms
                 and lease.coordinator == coordinator == self.coordinator()

@@ -39,6 +39,7 @@ class _Held(NamedTuple):
     partition: Partition
     first: int
     last: int
+    lease: int
 
 
 class ShareConsumer:
@@ -133,7 +134,7 @@ class ShareConsumer:
             partition = (shared.topic, shared.partition)
             for acquired in shared.acquired:
                 self._group.delivered(member_id, partition, acquired, outcome.body.lease_ms, asked)
-                self._held.append(_Held(partition, acquired.first_offset, acquired.last_offset))
+                self._held.append(_Held(partition, acquired.first_offset, acquired.last_offset, outcome.body.lease))
         self._think()
 
     def _acknowledge(self) -> None:
@@ -143,8 +144,10 @@ class ShareConsumer:
         if last < held.last:
             self._held.append(held._replace(first=last + 1))
         said = held._replace(last=last)
-        self._group.given_back(self._member_id, *said)
-        entry = PartitionAcknowledgements(*said.partition, [Acknowledgement(said.first, said.last, kind)])
+        self._group.given_back(self._member_id, said.partition, said.first, said.last)
+        entry = PartitionAcknowledgements(
+            *said.partition, [Acknowledgement(said.first, said.last, kind, lease=said.lease)]
+        )
         request = ShareAcknowledgeRequest(self._group.group, self._member_id, [entry])
         self._ask(request, partial(self._acknowledged, said, kind))
 
@@ -153,7 +156,7 @@ class ShareConsumer:
             self._retry()
             return
         if kind in _FINAL and not outcome.body.acknowledged[0].error_code:
-            self._group.finished(*said)
+            self._group.finished(said.partition, said.first, said.last)
         self._think()
 
     # ---- where the group is

@@ -40,6 +40,8 @@ class Acknowledgement(Body):
     delay_ms: Annotated[int, Meta(ge=DEFAULT_DELAY, le=2**40)] = DEFAULT_DELAY
     reason: str = ""
     """Why it is rejected or released, for the dead-letter topic's headers."""
+    lease: Int64 = 0
+    """What the answer that brought the records said; 0: it counts for whatever lease the consumer has on them now."""
 
 
 class PartitionAcknowledgements(Body):
@@ -91,6 +93,8 @@ class ShareFetchReply(Body):
     """One entry for each of the request's acknowledgements, in order."""
     lease_ms: int
     """How long the records are leased, from the moment the coordinator sent this."""
+    lease: int = 0
+    """Names these leases in acknowledgements: the same records may be leased to the same consumer again."""
 
 
 class ShareFetchRequest(Request):

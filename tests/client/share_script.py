@@ -27,6 +27,8 @@ class ShareScript:
         self.said = []
         """Everything acknowledged, in order: (offset, kind)."""
         self.left = []
+        self.answers = 0
+        """To fetches; each is a lease of its own."""
 
     def __getattr__(self, name):
         return getattr(self.server, name)
@@ -66,7 +68,8 @@ class ShareScript:
             else:
                 continue
             self._waiting.remove(heard)
-            reply = s.ShareFetchReply(partitions, heard.acknowledged, self.lease_ms)
+            self.answers += 1
+            reply = s.ShareFetchReply(partitions, heard.acknowledged, self.lease_ms, self.answers)
             self._send(router, heard, (reply, frames))
 
     def _acknowledge(self, body):

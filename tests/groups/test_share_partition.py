@@ -49,6 +49,21 @@ def states(machine: SharePartition) -> list[tuple[int, int, str, int]]:
     return [(found.first, found.last, STATE_NAMES[found.state], found.deliveries) for found in machine.ranges]
 
 
+def test_what_is_said_of_an_earlier_lease_does_not_count_for_a_later_one() -> None:
+    """Not even for the same member: it has the record twice, and would be done with it before the second delivery."""
+    machine = SharePartition(0)
+    machine.add_fresh(0)
+    machine.acquire("m", 0, 0, 0, RULES, lease=7)
+    machine.expire(RULES.lease_ms, RULES)
+    machine.acquire("m", 0, 0, RULES.lease_ms, RULES, lease=8)
+    old, new = (Acknowledgement(0, 0, ACK_ACCEPT, lease=lease) for lease in (7, 8))
+    with pytest.raises(InvalidRecordStateError, match="leased to member 'm' anew"):
+        machine.acknowledge("m", [old], RULES.lease_ms, WALL, RULES)
+    assert states(machine) == [(0, 0, "acquired", 2)]
+    machine.acknowledge("m", [new], RULES.lease_ms, WALL, RULES)
+    assert machine.start_offset == 1
+
+
 def test_a_finished_prefix_moves_the_start() -> None:
     machine = leased()
     ack(machine, (2, 3, ACK_ACCEPT))
