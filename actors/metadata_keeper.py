@@ -32,7 +32,7 @@ from .share_coordinator import ShareCoordinator
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..quorum.image import PartitionImage, TopicImage
+    from ..quorum.image import NodeImage, PartitionImage, TopicImage
     from .context import NodeContext
     from .coordinator import Coordinator
 
@@ -44,6 +44,10 @@ _COORDINATORS: dict[str, type[Coordinator]] = {
     ShareCoordinator.TOPIC: ShareCoordinator,
 }
 assert _COORDINATORS.keys() == INTERNAL_TOPICS
+
+
+def _may_be_in_sync(node: NodeImage) -> bool:
+    return not (node.fenced or node.stopping)
 
 
 class _LastToStart(ReactorActor):
@@ -114,6 +118,7 @@ class MetadataKeeper(ReactorActor):
             if known is not None and known.topic_id != topic.topic_id:
                 known = None
             self._change_topic(topic, known, before)
+        self._tell_leaders_who_is_back(before, new)
         if first:
             self.reactor.spawn(_LastToStart, address=f"{METADATA_KEEPER}/last-to-start")
 
@@ -217,6 +222,20 @@ class MetadataKeeper(ReactorActor):
                 self.reactor.spawn(Partition, self.context, topic.name, partition, address=address, supervised=True)
             if self._leads(state) and (known is None or not self._leads(known)):
                 self._start_coordinator(topic.name, partition)
+
+    def _tell_leaders_who_is_back(self, old: MetadataImage, new: MetadataImage) -> None:
+        """Let leaders look at their ISRs: a node that has caught up before it might be in one says nothing again."""
+        if new.nodes is old.nodes:
+            return
+        back = {node.node_id for node in new.nodes.values() if _may_be_in_sync(node)}
+        back -= {node.node_id for node in old.nodes.values() if _may_be_in_sync(node)}
+        for topic in new.topics.values() if back else ():
+            config = None
+            for partition, state in enumerate(topic.partitions):
+                if self._leads(state) and not back.isdisjoint(set(state.replicas).difference(state.isr)):
+                    if config is None:
+                        config = self.context.config.topic_config(new.config_of(TOPIC_RESOURCE, topic.name))
+                    self.reactor.tell(partition_address(topic.name, partition), Reconfigure(state, config))
 
     def _start_coordinator(self, topic: str, partition: int) -> None:
         """Start the actor whose state an internal topic's partition holds, behind the partition's leader."""

@@ -39,6 +39,8 @@ _LINGER_MS = 1000
 _JOIN_TIMEOUT_MS = 60_000
 _LOOK_AGAIN_S_MIN = 0.5
 _LOOK_AGAIN_S_MAX = 10.0
+_HELD_BACK_MS = 250.0
+"""How long addresses to join at that do not answer at once keep a node that is ready from saying so."""
 _WARM_UP_AFTER_MS = 250.0
 """Importing the codec competes with the reactor for the interpreter: the first clients are answered before."""
 
@@ -72,12 +74,18 @@ class Node:
         """Where the cluster is, for a node that has just joined it."""
         self._settled = False
         """The node takes clients, or is to stop: nobody has to be asked where the cluster is any more."""
+        self._ending = False
+        self._has_looked = True
+        """False until the addresses to join at have been asked once whose they are, if they have to be."""
+        self._ready_at: NodeAddress | None = None
+        """Where the node takes clients, once it does; then it says that it is ready, once."""
+        self._said_ready = False
         self._flusher: FlushPool
         self._actors: NodeActors
 
     def stop(self, *, hand_over: bool = True) -> None:
         """Begin to stop; returns at once. With hand_over other nodes first lead what this one leads."""
-        self._settled = True
+        self._settled = self._ending = True
         self._reactor.call_from_thread(lambda: self._begin_stop(hand_over=hand_over))
 
     def _begin_stop(self, *, hand_over: bool) -> None:
@@ -86,6 +94,9 @@ class Node:
     def _is_settled(self) -> bool:
         return self._settled
 
+    def _is_ending(self) -> bool:
+        return self._ending
+
     def run(self) -> None:
         """Start, serve until stopped, and stop."""
         try:
@@ -93,7 +104,7 @@ class Node:
         except JoinGivenUpError:
             logger.info("the node stops before it has found a cluster to join")
         finally:
-            self._settled = True
+            self._settled = self._ending = True
             self._poller.close()
 
     def _run(self) -> None:
@@ -155,6 +166,7 @@ class Node:
                 self._actors.start(socket.gethostname(), self._nodes)
                 folder.note_address(self._actors.address.host, self._actors.address.port)
                 if config.join and not self._nodes:
+                    self._has_looked = False
                     Thread(target=self._look_for_others, name="look-for-others", daemon=True).start()
                 self._reactor.run()
                 if self._refusal is not None:
@@ -169,26 +181,35 @@ class Node:
     def _look_for_others(self) -> None:
         """Ask the nodes that the settings name where the cluster is: all may have moved while this one was away.
 
-        In a thread of its own, from time to time until the node takes clients: its start never waits for that.
+        In a thread of its own, from time to time until the node takes clients: its start never waits for that. The
+        first look goes to its end: a node that is told to join another cluster than its own does not stay, even if it
+        has found its own by other ways.
         """
         config, cluster_id = self._config, self._actors.context.cluster_id
-        pause_s = _LOOK_AGAIN_S_MIN
-        while not self._settled:
+        pause_s, given_up = _LOOK_AGAIN_S_MIN, self._is_ending
+        while not given_up():
             try:
-                nodes = find_nodes(config.join.split(","), cluster_id, config.node_id, self._is_settled)
+                nodes = find_nodes(config.join.split(","), cluster_id, config.node_id, given_up)
             except ConfigError as error:
                 logger.error("%s", error)  # noqa: TRY400 - a sentence that says it all
+                self._reactor.call_from_thread(self._looked)
                 return
             except JoinError as error:
                 self._reactor.call_from_thread(partial(self._refuse_foreign, error))
                 return
             if nodes and not self._reactor.call_from_thread(partial(self._actors.hint, nodes)):
                 return
-            wait_s(pause_s, self._is_settled)
+            self._reactor.call_from_thread(self._looked)
+            given_up = self._is_settled
+            wait_s(pause_s, given_up)
             pause_s = min(2 * pause_s, _LOOK_AGAIN_S_MAX)
 
+    def _looked(self) -> None:
+        self._has_looked = True
+        self._say_ready()
+
     def _refuse_foreign(self, error: JoinError) -> None:
-        if not self._settled:  # else its own cluster has found it by other ways
+        if not (self._settled and self._has_looked):  # else its own cluster has found it meanwhile
             self._refuse(error)
 
     def _started(self, address: NodeAddress) -> None:
@@ -202,7 +223,17 @@ class Node:
             os.getpid(),
         )
         self._settled = True
-        self._on_ready(address)
+        self._ready_at = address
+        if self._has_looked:
+            self._say_ready()
+        else:
+            self._reactor.call_later(_HELD_BACK_MS, self._say_ready)
+
+    def _say_ready(self) -> None:
+        if self._ready_at is None or self._said_ready or self._ending:
+            return
+        self._said_ready = True
+        self._on_ready(self._ready_at)
         self._reactor.call_later(_WARM_UP_AFTER_MS, lambda: self._flusher.submit(warm_up, _warm))
 
     def _refuse(self, error: ZmqBrokerError) -> None:

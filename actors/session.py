@@ -82,6 +82,9 @@ class ClientSession(ReactorActor):
         self._outbox_timer: Timer | None = None
         self._muted_until_ms = 0.0
         self._leaving = False
+        self._over = False
+        self._late: list[list[bytes]] = []
+        """What was in the mailbox already when the session ended: it is for the next one."""
         self._is_node = False
         self._rates: dict[Direction, int] = {}
         self._rates_from: MetadataImage | None = None
@@ -122,6 +125,9 @@ class ClientSession(ReactorActor):
     # ---- requests
 
     def _hear(self, frames: list[bytes]) -> None:
+        if self._over:
+            self._late.append(frames)
+            return
         self._leaving = False
         size = sum(map(len, frames))
         self.context.open_requests += 1
@@ -168,8 +174,8 @@ class ClientSession(ReactorActor):
         self._patience_timer = None
         if self.context.active:
             return
-        parked, self._parked = self._parked, deque()
-        for frames in parked:
+        while self._parked:  # none are left at once if a reply finds the connection gone
+            frames = self._parked.popleft()
             api, correlation_id = readable_header(frames[0] if frames else b"")
             if api == CloseRequest.API:
                 self._begin(frames, sum(map(len, frames)))
@@ -177,6 +183,8 @@ class ClientSession(ReactorActor):
                 error = BrokerNotAvailableError(_why_not_active(self.context))
                 self.context.counters["requests-refused"] += 1
                 self._refuse(api, correlation_id, sum(map(len, frames)), error)
+        if self._leaving:
+            self._leave_if_done()
 
     def _begin(self, frames: list[bytes], size: int) -> None:
         counters = self.context.counters
@@ -395,6 +403,9 @@ class ClientSession(ReactorActor):
             self._close("the client said goodbye")
 
     def _close(self, why: str) -> None:
+        if self._over:
+            return
+        self._over = True
         logger.debug("%s ends: %s", self, why)
         self.context.counters["sessions-closed"] += 1
         self.stop()
@@ -403,9 +414,9 @@ class ClientSession(ReactorActor):
     def on_stop(self) -> None:
         """Give back all that is held; what came in after the session had begun to close is for the next one."""
         self._let_go()
-        for message in self.actor_inbox.take_told():
-            if isinstance(message, Frames):
-                self.reactor.call_soon(partial(self._reopen, self._routing_id, message.frames))
+        told = [message.frames for message in self.actor_inbox.take_told() if isinstance(message, Frames)]
+        for frames in [*self._late, *told]:
+            self.reactor.call_soon(partial(self._reopen, self._routing_id, frames))
 
     def on_crash(self, error: BaseException | None) -> None:
         """Answer what was open, so that no client waits for a session that broke."""

@@ -154,8 +154,10 @@ class Upkeep:
             self._begin(moves, "the coordinators' topics get as many replicas as the cluster can give them")
 
     def _spread(self) -> None:
-        """Give nodes that have come their share."""
-        arrived, self._lead.arrived = sorted(self._lead.arrived), set()
+        """Give nodes that have come, and have not gone again, their share."""
+        nodes = self._lead.image.nodes
+        arrived = sorted(node_id for node_id in self._lead.arrived if node_id in nodes and not nodes[node_id].fenced)
+        self._lead.arrived = set()
         if arrived and self._context.config.auto_rebalance_on_join_enable:
             self._begin(balance.rebalance_moves(self._lead.image), f"nodes {arrived} have come")
 

@@ -14,7 +14,7 @@ from zmqbroker import Producer, ShareConsumer
 
 
 class Receiver(threading.Thread):
-    """Takes messages until there have been none for a second. A program of its own would do just the same."""
+    """Takes messages until there have been no more for a second. A program of its own would do just the same."""
 
     def __init__(self, name: str, servers: str, topic: str) -> None:
         super().__init__(name=name)
@@ -27,7 +27,9 @@ class Receiver(threading.Thread):
         with ShareConsumer(
             self._topic, bootstrap_servers=self._servers, group_id="receivers", max_poll_records=5
         ) as consumer:
-            while messages := consumer.poll(timeout_ms=1_000):
+            patience_ms = 10_000  # the group is new to the broker
+            while messages := consumer.poll(timeout_ms=patience_ms):
+                patience_ms = 1_000
                 for message in messages:
                     self.received.append(message.value.decode())
                     time.sleep(0.01)  # the work

@@ -120,6 +120,10 @@ class KraftMachine(Elections, Following, Leading):
             self._stand(now_ms)
         else:
             self._become_unattached(self.epoch, now_ms)
+            if leader_id == self._me.node_id and isinstance(self._role, Unattached):
+                # Of a whole cluster that starts anew its last leader may be the only one who can win. Pre-votes keep it
+                # from disturbing another that leads by now.
+                self._role.deadline_ms = now_ms + self._election_backoff()
         return self._settled(now_ms)
 
     def tick(self, now_ms: float) -> list[Effect]:

@@ -31,8 +31,13 @@ if TYPE_CHECKING:
     from ..transport.quorum_messages import Voter
     from .kraft_types import KraftConfig, LogView, Random, SnapshotId, Token
 
+EPOCHS_AHEAD_MAX = 2**20
+"""How far above this node's own the epoch of a request may be. Epochs only grow, by one with each election, so that
+one request of an epoch near the wire's end (2**31 - 1) would leave no room for elections for ever. No node misses a
+million elections: not even who was away for years does, as only who could win raises the epoch (pre-votes)."""
 MAX_EPOCH = 2**30
-"""No request of a higher epoch is listened to: half of what the wire can hold, and never reached by elections."""
+"""The highest epoch that an answer is believed by a node that is far behind, such as one that joins. This node asked
+for it itself, and a first answer has nothing to be measured by."""
 
 
 class KraftCore:
@@ -245,10 +250,20 @@ class KraftCore:
 
     # ---- news of other epochs
 
+    def _check_epoch(self, epoch: int) -> None:
+        """Raise InvalidRequestError for an epoch that no elections can have led to."""
+        limit = self.epoch + EPOCHS_AHEAD_MAX
+        if not 0 <= epoch <= limit:
+            message = (
+                f"quorum epoch {epoch} is refused by node {self._me.node_id}, which is in epoch {self.epoch}: a request"
+                f" may be of epoch 0 to {limit}, {EPOCHS_AHEAD_MAX} ahead, as each election adds one and none goes back"
+            )
+            raise InvalidRequestError(message)
+
     def _learn(self, epoch: int, leader_id: int, now_ms: float) -> bool:
         """What another node's answer says of the quorum; whether that was news."""
         leads = leader_id not in (NOBODY, self._me.node_id)
-        if self.epoch < epoch <= MAX_EPOCH:
+        if self.epoch < epoch <= max(MAX_EPOCH, self.epoch + EPOCHS_AHEAD_MAX):
             if leads:
                 self._become_follower(epoch, leader_id, now_ms, heard=False)
             else:
@@ -259,10 +274,3 @@ class KraftCore:
             self._become_follower(epoch, leader_id, now_ms, heard=False)
             return True
         return False
-
-
-def check_epoch(epoch: int) -> None:
-    """Raise InvalidRequestError for an epoch that cannot be."""
-    if not 0 <= epoch <= MAX_EPOCH:
-        message = f"{epoch} is no quorum epoch: 0 to {MAX_EPOCH} can be"
-        raise InvalidRequestError(message)

@@ -13,7 +13,7 @@ from ..transport.quorum_messages import (
     VoteReply,
     VoteRequest,
 )
-from .kraft_core import KraftCore, check_epoch
+from .kraft_core import KraftCore
 from .kraft_leader import Leader
 from .kraft_roles import Candidate, Follower, Prospective, Resigned, Unattached
 from .kraft_types import NEVER, NOBODY, Send
@@ -29,7 +29,7 @@ class Elections(KraftCore):
     # ---- asked by others
 
     def _on_vote(self, request: VoteRequest, token: Token, now_ms: float) -> None:
-        check_epoch(request.epoch)
+        self._check_epoch(request.epoch)
         self._check_voter(request.voter)
         if request.candidate.node_id == self._me.node_id:
             message = f"node {self._me.node_id} is asked for its vote by a candidate of its own id"
@@ -72,7 +72,7 @@ class Elections(KraftCore):
         return self._state.voted_for is None or self._state.voted_for == candidate
 
     def _on_begin_epoch(self, request: BeginQuorumEpochRequest, token: Token, now_ms: float) -> None:
-        check_epoch(request.epoch)
+        self._check_epoch(request.epoch)
         self._check_voter(request.voter)
         known = self._state.leader_id if request.epoch == self.epoch else NOBODY
         if request.leader_id in (NOBODY, self._me.node_id) or known not in (NOBODY, request.leader_id):
@@ -88,7 +88,7 @@ class Elections(KraftCore):
             self._become_follower(epoch, leader_id, now_ms, heard=True)
 
     def _on_end_epoch(self, request: EndQuorumEpochRequest, token: Token, now_ms: float) -> None:
-        check_epoch(request.epoch)
+        self._check_epoch(request.epoch)
         if request.epoch >= self.epoch:
             if request.leader_id in (NOBODY, self._me.node_id) or (
                 request.epoch == self.epoch and self._state.leader_id not in (NOBODY, request.leader_id)

@@ -24,7 +24,7 @@ from ..transport.quorum_messages import (
     RemoveVoterRequest,
     Voter,
 )
-from .kraft_core import KraftCore, check_epoch
+from .kraft_core import KraftCore
 from .kraft_leader import Leader, Progress, VoterChange, Waiting
 from .kraft_types import NOBODY, AppendVoters, HighWatermark, LogRange, ReadSnapshot, Reply
 from .kraft_voters import as_list
@@ -65,7 +65,7 @@ class Leading(KraftCore):
 
         A voter's higher epoch ends the lead. An observer's does not: it has elected nobody, and may be anybody.
         """
-        check_epoch(epoch)
+        self._check_epoch(epoch)
         if replica.node_id == self._me.node_id:
             message = f"node {self._me.node_id} is asked for the metadata log by a node of its own id"
             raise InvalidRequestError(message)

@@ -7,7 +7,7 @@ import time
 import pytest
 from zmqbroker.transport.messages import CreatePartitionsRequest, FetchRequest, PartitionCount, PartitionFetch
 
-LONG_MS = 15_000
+LONG_MS = 60_000
 """A wait that a test never waits out: whoever is answered was woken."""
 
 
@@ -47,7 +47,7 @@ def test_a_fetch_at_the_end_waits_and_is_woken_by_a_produce(node, eventually):
     number = client.send_fetch("a", 0, wait_ms=LONG_MS)
     eventually(lambda: watches(node, "a") == 1, "the fetch waits")
     other.produce("a", b"x")
-    reply = client.reply_to(number, seconds=5)
+    reply = client.reply_to(number)
     assert (reply.error_code, len(reply.frames[0]) > 0) == (0, True)
     assert watches(node, "a") == 0
 
@@ -59,7 +59,7 @@ def test_min_bytes_waits_for_more(node, eventually, records):
     for index in range(6):
         eventually(lambda: watches(node, "a") == 1, "the fetch waits")
         other.produce("a", b"%d" % index)
-    reply = client.reply_to(number, seconds=5)
+    reply = client.reply_to(number)
     size = len(reply.frames[0])
     assert 400 <= size < 500
     assert [record.value for record in records(reply.frames[0])] == [b"%d" % index for index in range(6)]
@@ -70,11 +70,11 @@ def test_max_wait_answers_with_what_is_there(client):
     client.produce("a", b"x")
     began = time.monotonic()
     state, found = client.fetch("a", wait_ms=60, min_bytes=10_000)
-    assert time.monotonic() - began >= 0.055
+    assert time.monotonic() - began >= 0.06
     assert (state.error_code, [record.value for record in found]) == (0, [b"x"])
     began = time.monotonic()
     assert client.fetch("a", 1, wait_ms=60)[1] == []
-    assert time.monotonic() - began >= 0.055
+    assert time.monotonic() - began >= 0.06
 
 
 def test_max_wait_0_never_waits(client):
@@ -85,7 +85,7 @@ def test_max_wait_0_never_waits(client):
 def test_the_brokers_longest_wait_counts_too(make_node):
     client = make_node(max_fetch_wait_ms=30).client()
     client.create("a")
-    reply = client.reply_to(client.send_fetch("a", wait_ms=2**31 - 1), seconds=5)
+    reply = client.reply_to(client.send_fetch("a", wait_ms=2**31 - 1))
     assert reply.error_code == 0
 
 
@@ -145,7 +145,7 @@ def test_a_partitions_own_limit_holds(client, records):
 def test_offsets_outside_of_the_log_are_out_of_range(client, offset):
     client.create("a")
     client.produce("a", b"0", b"1", b"2")
-    reply = client.reply_to(client.send_fetch("a", offset, wait_ms=LONG_MS), seconds=5)
+    reply = client.reply_to(client.send_fetch("a", offset, wait_ms=LONG_MS))
     (state,) = client.body_of(reply, FetchRequest).partitions
     assert state.error_code == 1
     assert f"offsets 0 to 3; a read asked for {offset}" in state.error_message
@@ -168,7 +168,7 @@ def test_a_produce_to_any_of_the_partitions_wakes_the_fetch(node, eventually):
     number = client.send(request)
     eventually(lambda: sum(watches(node, "a", index) for index in range(3)) == 3, "the fetch waits")
     other.produce("a", b"x", partition=1)
-    reply = client.reply_to(number, seconds=5)
+    reply = client.reply_to(number)
     assert [len(frame) > 0 for frame in reply.frames] == [False, True, False]
     assert sum(watches(node, "a", index) for index in range(3)) == 0
 

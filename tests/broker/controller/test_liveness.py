@@ -146,6 +146,22 @@ def test_a_second_process_is_refused_while_the_first_one_lives(cluster, differen
     assert second.body.node_epoch == nodes.image.nodes[3].epoch
 
 
+@pytest.mark.parametrize("different", [{"port": 1}, {"host": "other"}, {"directory_id": "wiped"}])
+def test_a_node_that_has_asked_for_leave_to_stop_is_not_waited_for(cluster, different):
+    """Its process may have ended a moment ago, and be started again at another port."""
+    nodes = cluster(3)
+    nodes[3].heartbeat(want_shut_down=True)
+    nodes.run()
+    before = nodes.image.nodes[3]
+    assert before.stopping
+    assert not before.fenced
+    second = nodes[2].ask(nodes[3].registration("second", **different))
+    nodes.run()
+    now = nodes.image.nodes[3]
+    assert second.body.node_epoch == now.epoch > before.epoch
+    assert (now.incarnation, now.stopping) == ("second", False)
+
+
 def test_a_second_process_with_the_leader_s_own_id_is_refused(cluster):
     nodes = cluster(3)
     second = nodes[2].ask(nodes[1].registration("second", port=1))

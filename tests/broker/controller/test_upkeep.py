@@ -155,6 +155,29 @@ def test_a_node_that_has_come_gets_its_share_and_internal_topics_grow(cluster, t
     assert any("nodes [2, 3] have come" in record.message for record in caplog.records)
 
 
+def test_a_node_that_has_come_and_gone_again_moves_nothing(cluster, topic, caplog):
+    caplog.set_level(logging.INFO)
+    nodes = cluster(3, joined=False)
+    nodes.elect(1)
+    nodes.write_voters(1)
+    nodes.run()
+    nodes.join(1, 2)
+    live(nodes, 1_000)
+    by_hand = topic("t")
+    by_hand.topics[0].partitions = by_hand.topics[0].replication_factor = -1
+    by_hand.topics[0].assignments = [[1]] * 6  # not even, but nobody has come since
+    nodes[1].ask(by_hand)
+    live(nodes, 1_000)
+    caplog.clear()
+    nodes.join(3)
+    nodes[1].links[3].change(LinkState.REFUSED)
+    nodes.run()
+    assert nodes.image.nodes[3].fenced
+    live(nodes, 1_000, 1, 2)
+    assert all(state.replicas == (1,) for state in nodes.image.topics["t"].partitions)
+    assert not any("have come" in record.message for record in caplog.records)
+
+
 def test_nothing_is_spread_if_that_is_what_the_settings_say(cluster, topic):
     nodes = cluster(2, joined=False, **{"auto.rebalance.on.join.enable": False})
     nodes.elect(1)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zmqbroker.errors import BrokerError, CorruptMessageError, StorageError
 from zmqbroker.quorum import kraft_types as k
-from zmqbroker.quorum.kraft_core import MAX_EPOCH
+from zmqbroker.quorum.kraft_core import EPOCHS_AHEAD_MAX, MAX_EPOCH
 from zmqbroker.quorum.kraft_voters import VoterHistory, majority, reached_by_majority
 from zmqbroker.transport import quorum_messages as m
 
@@ -78,6 +78,72 @@ def test_a_wrong_request_is_refused_and_changes_nothing(quorum: Any, method: str
     assert answer.name == error
     assert (machine.state, machine.role, machine.high_watermark) == before
     assert len(effects) == 1
+
+
+TOO_FAR = 1 + EPOCHS_AHEAD_MAX + 1
+"""For nodes in epoch 1."""
+
+
+@pytest.mark.parametrize("epoch", [TOO_FAR, MAX_EPOCH, 2**31 - 1])
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("handle_vote", m.VoteRequest(ONE, TWO, 0, 1, 2, pre_vote=False)),
+        ("handle_vote", m.VoteRequest(ONE, TWO, 0, 1, 2, pre_vote=True)),
+        ("handle_begin_epoch", m.BeginQuorumEpochRequest(ONE, 2, 0)),
+        ("handle_end_epoch", m.EndQuorumEpochRequest(2, 0, [1])),
+        ("handle_fetch", m.QuorumFetchRequest(TWO, 0, 0, 0, 0, 0, 0)),
+        ("handle_fetch_snapshot", m.FetchSnapshotRequest(TWO, 0, 0, 0, 0, 0)),
+    ],
+)
+def test_an_epoch_that_no_elections_have_led_to_does_not_end_the_quorum(
+    quorum: Any, method: str, request_: Any, epoch: int
+) -> None:
+    """Epochs only grow: after one near the wire's end there could be no elections any more."""
+    machine = quorum.nodes[1].machine
+    request_.epoch = epoch
+    (error,) = answers(getattr(machine, method)(request_, "token", quorum.now_ms))
+    assert error.name == "INVALID_REQUEST"
+    assert f"quorum epoch {epoch} is refused by node 1, which is in epoch 1" in error.message
+    assert f"0 to {1 + EPOCHS_AHEAD_MAX}" in error.message
+    assert (machine.epoch, machine.is_leader) == (1, True)
+
+
+def test_the_highest_epoch_that_is_listened_to_leaves_room_for_elections(quorum: Any) -> None:
+    for number in (1, 2, 3):
+        quorum.nodes[number].tell("handle_end_epoch", m.EndQuorumEpochRequest(9, TOO_FAR - 1, []), "token")
+        assert quorum.nodes[number].machine.epoch == TOO_FAR - 1
+    for _ in range(100):
+        quorum.now_ms = quorum.next_ms()
+        quorum.tick_due()
+        settle(quorum)
+    (leader,) = [node for node in quorum.nodes.values() if node.machine.is_leader]
+    assert {node.machine.epoch for node in quorum.nodes.values()} == {leader.machine.epoch}
+    assert leader.machine.epoch >= TOO_FAR
+
+
+def test_a_node_that_is_far_behind_learns_the_epoch_by_asking(quorum: Any) -> None:
+    """Requests of the others are refused, but the answer to its own is believed: it can join a cluster of any age."""
+    machine, now_ms = quorum.nodes[2].machine, quorum.now_ms
+    asked = next(call.request for call in quorum.nodes[2].calls if isinstance(call.request, m.QuorumFetchRequest))
+    machine.handle_reply(1, asked, m.QuorumFetchReply(MAX_EPOCH, 3), 0, now_ms)
+    assert (machine.epoch, machine.leader_id) == (MAX_EPOCH, 3)
+
+
+def test_the_last_leader_of_a_cluster_that_starts_anew_stands_before_an_election_time_out(quorum: Any) -> None:
+    """Its log is the longest, so that nobody else can win."""
+    for number in (1, 2, 3):
+        quorum.nodes[number].crash()
+    quorum.network.clear()
+    for number in (1, 2, 3):
+        quorum.nodes[number].start()
+    begun_ms, election_ms = quorum.now_ms, quorum.config.election_timeout_ms
+    while not quorum.nodes[1].machine.is_leader and quorum.now_ms < begun_ms + 10 * election_ms:
+        quorum.now_ms = quorum.next_ms()
+        quorum.tick_due()
+        settle(quorum)
+    assert quorum.nodes[1].machine.is_leader
+    assert quorum.now_ms < begun_ms + election_ms / 2
 
 
 def test_a_fetch_in_another_epoch_or_from_a_follower_says_who_leads(quorum: Any) -> None:
