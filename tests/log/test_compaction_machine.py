@@ -107,6 +107,8 @@ class CompactionMachine(RuleBasedStateMachine):
     def next_sequence(self, producer_id):
         if producer_id < 0:
             return -1
+        if self.log.producers.get(producer_id) is None:
+            return 0  # it is new, or a recovery has forgotten it, because all of its records were deleted
         last = next((batch for batch in reversed(self.batches) if batch[3] == producer_id), None)
         return 0 if last is None else last[4] + last[1] - last[0]
 
