@@ -87,7 +87,9 @@ class MetadataLog:
         except ZmqBrokerError as error:
             folder.abandon_log(METADATA_PARTITION)
             message = (
-                f"the metadata log is damaged: {error.message}; put back {METADATA_PARTITION} from a copy of the folder"
+                f"the metadata log is damaged: {error.message}; remove the node from its cluster and let it join again"
+                f" with an empty folder: only a cluster of one node may put back {METADATA_PARTITION} from a copy, and"
+                " then lacks what came after it"
             )
             raise MetadataDamagedError(message) from error
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from crc32c import crc32c
 
-from ..errors import CorruptMessageError, StorageError, ZmqBrokerError
+from ..errors import ConfigError, CorruptMessageError, StorageError, ZmqBrokerError
 from ..quorum.kraft_types import NOBODY, QuorumState
 from ..transport.quorum_messages import Voter
 from .metadata_log import METADATA_PARTITION, MetadataLog, VoterSet
@@ -32,26 +32,46 @@ class QuorumStateError(ZmqBrokerError):
     """The file cannot be read, or does not fit to the metadata log."""
 
 
+class NotYetJoinedError(ConfigError):
+    """The node needs an address to join at: nobody else can tell it where its cluster is."""
+
+
 class QuorumFiles:
     """A node's memory of the quorum, as it was when the node started; the log goes on."""
 
     def __init__(self, disk: Disk, folder: DataFolder, *, joins: bool, now_ms: int) -> None:
         """Open them. With joins, an empty folder waits for a cluster to fill it; else it founds one.
 
-        Raises MetadataDamagedError or QuorumStateError if they are not what they were, StorageError if the disk
-        refuses.
+        Raises NotYetJoinedError if that is for a cluster to do, MetadataDamagedError or QuorumStateError if they are
+        not what they were, StorageError if the disk refuses.
         """
         self._disk = disk
         self._path = f"{folder.path}/{METADATA_PARTITION}/{QUORUM_STATE_NAME}"
         self.me = Voter(folder.node_id, folder.directory_id)
         self.log = MetadataLog(disk, folder, now_ms)
         try:
+            self._sync()
             self.state = self._load()
-        except QuorumStateError:
+            if folder.joined and not joins and self.log.end_offset == 0:
+                message = (
+                    f"{folder.path} belongs to a node that has joined cluster {folder.cluster_id} and knows nothing of"
+                    " it yet: start it with --join and the address of a node of that cluster"
+                )
+                raise NotYetJoinedError(message)
+        except ZmqBrokerError:
             folder.abandon_log(METADATA_PARTITION)
             raise
-        self.voters = list(self.log.voters) or self._founders(joins=joins)
+        self.voters = list(self.log.voters) or self._founders(joins=joins or folder.joined)
         """Who voted when, by the log; or this node alone, if it founds the quorum."""
+
+    def _sync(self) -> None:
+        """What is found here holds from now on: also what a process that was killed had renamed, and not synced yet."""
+        path = self._path.rpartition("/")[0]
+        try:
+            self._disk.sync_folder(path)
+        except OSError as error:
+            message = f"could not sync {path}: {error.strerror or error}"
+            raise StorageError(message) from error
 
     def _load(self) -> QuorumState:
         log = self.log
@@ -75,8 +95,8 @@ class QuorumFiles:
 
     def _unusable(self, reason: str) -> QuorumStateError:
         return QuorumStateError(
-            f"{self._path} cannot be used ({reason}): without it this node might vote twice; put it back, or remove the"
-            " node from its cluster and let it join again with an empty folder"
+            f"{self._path} cannot be used ({reason}): without it this node might vote twice; remove it from its cluster"
+            " and let it join again with an empty folder: only a cluster of one node may put it back from a copy"
         )
 
     def _founders(self, *, joins: bool) -> list[VoterSet]:

@@ -35,6 +35,7 @@ LOG_STARTS_NAME = "log-start-offset-checkpoint"
 FIRST_DIRTY_NAME = "cleaner-offset-checkpoint"
 """Up to where each compacted log is compacted; an entry that is missing costs a pass over the whole log."""
 META_VERSION = "1"
+_JOINED = "joined=true"
 TOPIC_ID_NAME = "partition.metadata"
 """In each log's folder: whose it is, in Kafka's format."""
 
@@ -75,6 +76,8 @@ class DataFolder:
         self.node_id = -1
         self.directory_id = ""
         """This folder's own id, for as long as it lives; a copy of the folder has the same."""
+        self.joined = False
+        """Whether it was made by joining a cluster; then it never founds one. Older folders do not say so."""
         self.was_clean = False
         """Whether the last process closed everything: logs are then opened without a scan."""
         self.clean_epoch = -1
@@ -161,6 +164,7 @@ class DataFolder:
                 raise DataFolderError(message)
             if join is not None:
                 cluster_id, node_id = join(node_id)
+                self.joined = True
             self._found(node_id, cluster_id or make_id(), make_id())
             return
         found_cluster, found_node, directory_id = self._read_meta(meta)
@@ -183,6 +187,7 @@ class DataFolder:
             raise DataFolderError(message)
         self.cluster_id, self.node_id, self.directory_id = cluster_id, node_id, directory_id
         text = f"version={META_VERSION}\ncluster.id={cluster_id}\nnode.id={node_id}\ndirectory.id={directory_id}\n"
+        text += f"{_JOINED}\n" * self.joined
         # The checkpoints first: from then on one that is missing was lost.
         for name in (LOG_STARTS_NAME, RECOVERY_POINTS_NAME):
             self._disk.replace_file(self._file(name), encode_offsets({}))
@@ -192,6 +197,7 @@ class DataFolder:
         """Cluster, node, and the folder's own id, None if it has none."""
         try:
             lines = self._disk.read_file(meta).decode().splitlines()
+            self.joined = _JOINED in lines
             pairs = {
                 key.strip(): value.strip()
                 for key, value in (line.split("=", 1) for line in lines if line.strip() and not line.startswith("#"))
@@ -228,9 +234,11 @@ class DataFolder:
             self.clean_epoch = int(found[1]) if found else -1
             self.clean_incarnations = tuple(found[2].decode().split()) if found and found[2] else ()
             self._disk.remove(clean)
-            self._disk.sync_folder(self.path)
         else:
             self._unrecovered = set(self.partition_folders())
+        # Also what the last process had renamed or removed here, if it was killed before it could sync that: what is
+        # found now is what counts, and must not change any more.
+        self._disk.sync_folder(self.path)
         for name in self._disk.list(self.path):
             if name.endswith(".tmp"):
                 self._disk.remove(self._file(name))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class File(Protocol):
-    """One open file that is only ever appended to, read, truncated, and flushed."""
+    """One open file that is only ever appended to, read, truncated, flushed, and written again as it is."""
 
     @property
     def path(self) -> str:
@@ -31,6 +31,13 @@ class File(Protocol):
         """Write all buffers at the end, in order, and return how many bytes that was.
 
         After an OSError the file has its former size again: a short write is cut off before the error is raised.
+        """
+        ...
+
+    def rewrite(self, position: int, data: Buffer) -> None:
+        """Write again what the file holds at a position, so that the next flush really puts it on the medium.
+
+        Only the very bytes that stand there may be given: whatever a crash leaves of the write, the file is the same.
         """
         ...
 

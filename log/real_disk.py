@@ -90,6 +90,17 @@ class RealFile:
             position += count
             skip += count
 
+    def rewrite(self, position: int, data: Buffer) -> None:
+        """Write again what the file holds at a position."""
+        view = memoryview(data).cast("B")
+        assert position + len(view) <= self._size, (position, len(view), self._size)
+        while view:
+            count = os.pwrite(self._fd, view, position)
+            if count == 0:
+                raise OSError(EIO, "the write took nothing and gave no reason", self._path)
+            position += count
+            view = view[count:]
+
     def _cut_to_size(self) -> None:
         """Take back what a failed write left."""
         try:

@@ -4,6 +4,10 @@ Two different things can be wrong with the batches at the end of a log. Past the
 were not flushed, nobody was promised them, they are cut off. Below it they were flushed, so a bad batch is damage: the
 log is never cut there, serves what lies before, and says so. Everything that is not batches (indexes, snapshots, epoch
 checkpoint) can be had again from them, so it is rebuilt, and never a reason to remove any.
+
+What can be read past the recovery point need not be on the medium: if the last process died of a failed fsync, it may
+stand in the system's memory alone, in pages that count as clean, and no later fsync would write it. So all of it is
+written again where it stands, before it is looked at: the next flush then means what it says.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 EPOCHS_NAME = "leader-epoch-checkpoint"
 RESYNC_BYTES_MAX = 16 << 20
 RESYNC_TRIES_MAX = 100_000
+REWRITE_BYTES = 1 << 20
+"""Written again at once."""
 
 
 @dataclass
@@ -43,6 +49,8 @@ class RecoveryReport:
 
     scanned_bytes: int = 0
     """Read and checked with their CRCs: what lay past the recovery point."""
+    rewritten_bytes: int = 0
+    """Written again, so that the next flush puts them on the medium."""
     walked_bytes: int = 0
     """Walked over by their headers, to rebuild indexes, epochs or producer state."""
     truncated_bytes: int = 0
@@ -275,6 +283,7 @@ class Recovery:
 
     def _scan_segment(self, segment: Segment, recovery_point: int) -> int:
         position, expected = self._scan_start(segment, recovery_point)
+        self._rewrite(segment, position)
         try:
             for at, header in walk(segment.file, position, segment.size, expected, check_crc=True):
                 if header.leader_epoch < self.epochs.latest:
@@ -291,6 +300,17 @@ class Recovery:
             segment.next_offset = expected
         segment.finish_load()
         return expected
+
+    def _rewrite(self, segment: Segment, position: int) -> None:
+        """Write the end of a segment again, so that the next flush puts it on the medium, whatever became of others."""
+        file = segment.file
+        while position < segment.size:
+            data = file.read(position, min(REWRITE_BYTES, segment.size - position))
+            if not data:
+                return  # the file is shorter than it was: the scan says so
+            file.rewrite(position, data)
+            position += len(data)
+            self.report.rewritten_bytes += len(data)
 
     def _scan_start(self, segment: Segment, recovery_point: int) -> tuple[int, int]:
         """(position, offset) where the scan of a segment begins; what lies before is taken into its indexes."""

@@ -188,7 +188,8 @@ class MemoryDisk:
     """A tree of folders and files in memory.
 
     Faults: ``capacity_bytes`` is ENOSPC for an append that would go past it; ``fault`` is called before each operation
-    with its name (append, rewrite, read, truncate, flush, open, replace, rename, remove, sync_folder) and path, and may raise.
+    with its name (append, rewrite, read, truncate, flush, open, replace, rename, remove, sync_folder) and path, and may
+    raise. A durable replacement is two of them, replace and sync_folder.
     """
 
     def __init__(self) -> None:
@@ -346,6 +347,7 @@ class MemoryDisk:
             inode.flush()
         folder.change(lambda entries: entries.__setitem__(name, inode))
         if durable:
+            self.meet_fault("sync_folder", path.rpartition("/")[0])
             folder.sync()
 
     def sync_folder(self, path: str) -> None:

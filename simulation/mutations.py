@@ -93,13 +93,21 @@ def _no_recovery() -> Iterator[None]:
         yield
 
 
+@mutation(
+    "write-again", "what a failed flush may have left in memory alone is written again", only="failed-flush power"
+)
+def _write_again() -> Iterator[None]:
+    with patched(Recovery, "_rewrite", lambda *_: None):
+        yield
+
+
 @mutation("recovered-before-clean", "a stop is clean only if what an unclean end left is recovered", 3, "loss stop")
 def _recovered_before_clean() -> Iterator[None]:
     close = DataFolder.close
 
-    def trusting(self: Any, clean: bool, epoch: int = -1) -> None:  # noqa: FBT001 - as it is
+    def trusting(self: Any, clean: bool, epoch: int = -1, incarnation: str = "") -> None:  # noqa: FBT001 - as it is
         self._unrecovered.clear()
-        close(self, clean, epoch)
+        close(self, clean, epoch, incarnation)
 
     with patched(DataFolder, "close", trusting):
         yield

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from errno import EIO
 from random import Random
 
 import pytest
@@ -171,6 +172,50 @@ def test_a_crash_leaves_the_old_identity_or_the_new_one():
         disk.crash(Random(seed))
         folder = DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "second")
         assert folder.directory_id == told, "an id that was told does not change"
+
+
+class Forgetful(Random):
+    """Of what was not synced a crash keeps nothing."""
+
+    def choice(self, seq):
+        return seq[0]
+
+
+def killed_before_the_sync(disk):
+    """Open the folder with a process that is killed before it has synced what it did first."""
+    disk.fail_once("sync_folder")
+    with pytest.raises(OSError, match="injected"):
+        DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "id")
+    assert disk.fault is None
+
+
+def test_a_marker_that_a_killed_process_took_away_does_not_come_back():
+    disk = MemoryDisk()
+    DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "id").close(clean=True)
+    killed_before_the_sync(disk)
+    folder = DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "id")
+    assert not folder.was_clean
+    fill(folder)
+    disk.crash(Forgetful())
+    assert not DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "id").was_clean
+
+
+def test_an_identity_that_a_killed_process_did_not_sync_does_not_go_once_it_was_told():
+    disk = MemoryDisk()
+    ids = iter("abcdefgh")
+
+    def fault(operation, path):
+        if operation == "sync_folder" and disk.exists("/data/meta.properties"):
+            raise OSError(EIO, "injected fault", path)
+
+    disk.fault = fault
+    with pytest.raises(OSError, match="injected"):
+        DataFolder.open(disk, "/data", node_id=1, make_id=lambda: next(ids))
+    disk.fault = None
+    told = DataFolder.open(disk, "/data", node_id=1, make_id=lambda: next(ids))
+    disk.crash(Forgetful())
+    again = DataFolder.open(disk, "/data", node_id=1, make_id=lambda: next(ids))
+    assert (again.cluster_id, again.directory_id) == (told.cluster_id, told.directory_id)
 
 
 def test_a_new_folder_joins_once_and_then_knows_who_it_is(path):
@@ -337,6 +382,19 @@ def test_more_buffers_than_one_write_takes(path):
     assert results[-1].base_offset == 1499
     assert len(read_all(log)) == 1500
     log.close()
+
+
+def test_a_file_can_be_written_again_as_it_is_and_no_further(path):
+    path.mkdir()
+    file = RealDisk().open(f"{path}/file", create=True)
+    file.append([b"0123456789"])
+    file.rewrite(3, file.read(3, 4))
+    assert (file.size(), file.read(0, 20)) == (10, b"0123456789")
+    with pytest.raises(AssertionError):
+        file.rewrite(8, b"890")
+    file.flush()
+    file.close()
+    assert (path / "file").read_bytes() == b"0123456789"
 
 
 def test_a_file_closes_after_the_flush_that_is_in_it(tmp_path, monkeypatch):

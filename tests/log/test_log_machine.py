@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from errno import EIO
 from random import Random
 
 from hypothesis import HealthCheck, settings
@@ -204,10 +206,33 @@ class LogMachine(RuleBasedStateMachine):
     def crash(self, seed):
         self.recover(seed, self.model.batches, self.flushed, self.model.start)
 
+    @rule(which=st.integers(0, 3))
+    def die_of_a_failed_flush(self, which):
+        """The next process reads all that was written, and has to see for itself that it gets onto the medium."""
+        self.jobs.clear()
+        self.log._cancel_flush()
+        job = self.log.start_flush()
+        flushes = []
+
+        def fault(operation, path):
+            if operation == "flush":
+                flushes.append(path)
+                if len(flushes) > which:
+                    raise OSError(EIO, "injected fault", path)
+
+        self.disk.fault = fault
+        with contextlib.suppress(OSError):
+            if job is not None:
+                job.run()
+        self.disk.fault = None
+        self.disk.locked.clear()
+        self.recover(None, self.model.batches, self.model.end, self.model.start)
+
     def recover(self, seed, candidates, end_min, start_max, start_min=None):
         self.jobs.clear()
         start_min = self.model.start if start_min is None else start_min
-        self.disk.crash(Random(seed))
+        if seed is not None:
+            self.disk.crash(Random(seed))
         old = {read_header(batch).base_offset: batch for batch in candidates}
         self.open()
         assert self.log.log_end_offset >= end_min, (self.log, end_min)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from heapq import heappop, heappush
 from random import Random
@@ -283,6 +284,7 @@ class Cluster:
         self.put_keys: dict[str, None] = {}
         self.cut: set[tuple[int, int]] = set()
         self.asked = 0
+        self.asked_by: Counter[int] = Counter()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
         self._under_way: dict[int, tuple[Node, int, Any]] = {}
@@ -359,6 +361,7 @@ class Cluster:
     def ask(self, asker: Node, to: int, message: Any) -> None:
         """Carry a question to another node, and its answer back."""
         self.asked += 1
+        self.asked_by[asker.id] += 1
         number = self.asked
         self._under_way[number] = (asker, to, message)
         target = self.nodes.get(to)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
-from zmqbroker.actors.quorum_files import QuorumFiles, QuorumStateError, decode, encode
+from zmqbroker.actors.quorum_files import NotYetJoinedError, QuorumFiles, QuorumStateError, decode, encode
 from zmqbroker.errors import CorruptMessageError, StorageError
 from zmqbroker.log.data_folder import DataFolder
 from zmqbroker.quorum.kraft_types import QuorumState
@@ -28,15 +29,15 @@ class Store:
     def __init__(self) -> None:
         self.disk = MemoryDisk()
 
-    def open(self, *, joins: bool = False) -> QuorumFiles:
+    def open(self, *, joins: bool = False, join: Any = None) -> QuorumFiles:
         self.disk.locked.clear()
-        folder = DataFolder.open(self.disk, "/data", node_id=1, cluster_id="c", make_id=lambda: "d")
+        folder = DataFolder.open(self.disk, "/data", node_id=1, cluster_id="c", make_id=lambda: "d", join=join)
         self.folder = folder
         return QuorumFiles(self.disk, folder, joins=joins, now_ms=0)
 
-    def write(self, *records: object, epoch: int) -> None:
+    def write(self, *records: object, epoch: int, joins: bool = False) -> None:
         """Put records into the log, flushed."""
-        self.open().log.append(records, 0, epoch)
+        self.open(joins=joins).log.append(records, 0, epoch)
         self.folder.close(clean=True)
 
 
@@ -66,11 +67,28 @@ def test_a_vote_survives_a_power_cut(store, seed):
     assert store.open().state == STATES[1]
 
 
+class Forgetful(Random):
+    """Of what was not synced a crash keeps nothing."""
+
+    def choice(self, seq):
+        return seq[0]
+
+
+def test_a_vote_that_a_killed_process_did_not_sync_does_not_go_once_another_has_read_it(store):
+    files = store.open()
+    store.disk.fail_once("sync_folder")
+    with pytest.raises(StorageError, match="injected"):
+        files.save(STATES[1])
+    told = store.open().state
+    store.disk.crash(Forgetful())
+    assert store.open().state == told
+
+
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"\x00" * 80, encode(STATES[1])[:-3], b"[" * 100_000])
 def test_a_broken_file_is_a_refusal_and_never_no_vote(store, content):
     store.open()
     store.disk.replace_file(PATH, content)
-    with pytest.raises(QuorumStateError, match=r"quorum-state cannot be used .* put it back"):
+    with pytest.raises(QuorumStateError, match=r"quorum-state cannot be used .* only a cluster of one node may"):
         store.open()
 
 
@@ -98,6 +116,17 @@ def test_a_full_disk_takes_no_vote(store):
 def test_an_empty_folder_founds_a_quorum_unless_it_joins(store):
     assert store.open(joins=True).voters == []
     assert store.open().voters == [(-1, [ME])]
+
+
+def test_a_folder_that_has_joined_never_founds_a_quorum(store):
+    assert store.open(joins=True, join=lambda node_id: ("c", node_id)).voters == []
+    assert b"joined=true" in store.disk.read_file("/data/meta.properties")
+    with pytest.raises(NotYetJoinedError, match=r"has joined cluster c .*: start it with --join "):
+        store.open()
+    assert store.open(joins=True).voters == []
+    store.open(joins=True).save(QuorumState(1, None, 2))
+    store.write(LeaderChange(1, 2), SetVoters([(2, "e")]), epoch=1, joins=True)
+    assert store.open().voters == [(1, [Voter(2, "e")])]
 
 
 def test_what_was_begun_is_finished_whatever_the_settings_say_now(store):
