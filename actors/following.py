@@ -78,7 +78,13 @@ class Following:
             return
         self._asked = True
         position = ReplicaPosition(
-            replica.topic, replica.partition, self._epoch, log.log_end_offset, log.leader_epoch, replica.topic_id
+            replica.topic,
+            replica.partition,
+            self._epoch,
+            log.log_end_offset,
+            log.leader_epoch,
+            replica.topic_id,
+            log.log_start_offset,
         )
         self._position = position
         address = fetcher_address(self._leader)
@@ -93,13 +99,20 @@ class Following:
             return
         if message.is_news:
             if message.state.leader_epoch == self._epoch:
-                self._attempt(lambda: self._take_news(message.state))
+                start = self._log.log_start_offset
+                if self._attempt(lambda: self._take_news(message.state)) and self._log.log_start_offset > start:
+                    self._say_start()
             return
         if not self._asked or message.position != self._position:
             return
         self._asked = False
         if self._attempt(lambda: self._take(message)):
             self._pause_ms = _FIRST_PAUSE_MS
+            self._go_on()
+
+    def _say_start(self) -> None:
+        """Let the leader know that the log begins later; while it waits for a flush, the next position says so."""
+        if self._asked:
             self._go_on()
 
     def _attempt(self, work: Callable[[], object]) -> bool:

@@ -38,7 +38,8 @@ from .peer_commands import FollowerAt, FollowerData, FollowerNews, FollowerRead,
 if TYPE_CHECKING:
     from ..log.batch import BatchHeader
     from ..log.partition_log import PartitionLog
-    from .commands import Read, Ref
+    from ..transport.messages import PartitionDeleted
+    from .commands import DeleteBefore, Read, Ref
     from .partition import Partition
     from .timers import Timer
 
@@ -53,14 +54,23 @@ class _Waiting(NamedTuple):
     body: PartitionProduced
 
 
+class _Deletion(NamedTuple):
+    """Records that were deleted here; answered once those who may lead next have deleted them too."""
+
+    command: DeleteBefore
+    body: PartitionDeleted
+
+
 class _Follower:
     """Where a follower's fetch stands."""
 
-    __slots__ = ("offset", "ready_said", "server")
+    __slots__ = ("log_start", "offset", "ready_said", "server")
 
-    def __init__(self, server: Ref, offset: int) -> None:
+    def __init__(self, server: Ref, offset: int, log_start: int) -> None:
         self.server = server
         self.offset = offset
+        self.log_start = log_start
+        """-1: it does not say."""
         self.ready_said = False
 
 
@@ -74,6 +84,7 @@ class Leading:
         self._epoch_start = log.log_end_offset
         self._staged: deque[tuple[Append, BatchHeader]] = deque()
         self._waiting: deque[_Waiting] = deque()
+        self._deletions: list[_Deletion] = []
         self._followers: dict[int, _Follower] = {}
         self._timer: Timer | None = None
         self._asking = False
@@ -108,6 +119,7 @@ class Leading:
         self._in_sync.configured(self._min_isr)
         self._in_sync.committed(self._replica.state, self._now_ms())
         self._advance()
+        self._answer_deletions()
         self._check_isr()
         self._watch_lag()
 
@@ -223,11 +235,14 @@ class Leading:
             tell_back(message.reply_to, FollowerData(state, b""))
             return
         known = self._followers.get(message.node_id)
-        follower = self._followers[message.node_id] = _Follower(message.reply_to, message.fetch_offset)
+        follower = self._followers[message.node_id] = _Follower(
+            message.reply_to, message.fetch_offset, message.log_start
+        )
         if known is None or known.server != message.reply_to:
             tell_back(message.reply_to, self._news())  # what was said before it was heard of
         self._in_sync.fetched(message.node_id, message.node_epoch, message.fetch_offset, self._now_ms())
         self._advance()
+        self._answer_deletions()
         self._check_isr()
         if follower.offset < log.log_end_offset:
             self._say(follower)
@@ -308,6 +323,32 @@ class Leading:
         return FollowerNews(
             replica.topic, replica.partition, self._epoch, replica.high_watermark, self._log.log_start_offset
         )
+
+    def deleted(self, command: DeleteBefore, body: PartitionDeleted) -> None:
+        """Records are deleted here: answer once they are on all in sync, as whoever leads next would serve them again.
+
+        Whoever waits has a time-out of its own.
+        """
+        self._deletions.append(_Deletion(command, body))
+        self.tell_news()
+        self._answer_deletions()
+
+    def _answer_deletions(self) -> None:
+        if not self._deletions:
+            return
+        others = self._in_sync.maximal_isr - {self._replica.context.config.node_id}
+        waiting: list[_Deletion] = []
+        for deletion in self._deletions:
+            command, body = deletion
+            if all(self._begins_at(node_id, body.low_watermark) for node_id in others):
+                tell_back(command.reply_to, Answer(command.call, command.index, body))
+            else:
+                waiting.append(deletion)
+        self._deletions = waiting
+
+    def _begins_at(self, node_id: int, offset: int) -> bool:
+        follower = self._followers.get(node_id)
+        return follower is not None and (follower.log_start == -1 or follower.log_start >= offset)
 
     def nearer_replica(self, command: Read) -> int:
         """A follower in sync in the client's rack that has what it wants to read; -1: none, or this one is as near."""
@@ -401,6 +442,9 @@ class Leading:
         for command in [*(command for command, _ in self._staged), *(waiting.command for waiting in self._waiting)]:
             replica.context.counters["batches-refused"] += 1
             tell_back(command.reply_to, Refusal(command.call, command.index, error))
+        for deletion in self._deletions:
+            tell_back(deletion.command.reply_to, Refusal(deletion.command.call, deletion.command.index, error))
+        self._deletions.clear()
         self._staged.clear()
         self._waiting.clear()
         state = self._state()

@@ -336,7 +336,11 @@ class Partition(ReplicaLog):
         if error is not None:
             body = PartitionDeleted(self.topic, self.partition, StorageError.code, f"not written down: {error}")
         elif isinstance(self._role, Leading):
-            self._role.tell_news()
+            self._role.deleted(command, body)
+            return
+        else:
+            message = f"this node has stopped to lead {self.name}: refresh the metadata"
+            body = PartitionDeleted(self.topic, self.partition, NotLeaderOrFollowerError.code, message)
         tell_back(command.reply_to, Answer(command.call, command.index, body))
 
     def _maintain(self) -> None:

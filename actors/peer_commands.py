@@ -9,7 +9,7 @@ import msgspec
 from .commands import Answer, Command, ControllerCall, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..errors import BrokerError
     from ..quorum.image import MetadataImage
@@ -128,6 +128,8 @@ class ShutDown(Message):
     deadline_ms: float
     """By the monotonic clock."""
     on_done: Callable[[], object]
+    siblings: Sequence[int] = ()
+    """Nodes that stop at the same time."""
 
 
 class ForwardedCall(ControllerCall):
@@ -157,6 +159,7 @@ class FollowerAt(Message):
     fetch_offset: int
     last_fetched_epoch: int
     topic_id: str = ""
+    log_start: int = -1
 
 
 class FollowerReady(Message):

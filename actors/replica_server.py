@@ -296,6 +296,7 @@ class ReplicaServer(ReactorActor):
                 position.fetch_offset,
                 position.last_fetched_epoch,
                 position.topic_id,
+                position.log_start,
             ),
         )
         if not told:

@@ -22,6 +22,8 @@ class ReplicaPosition(Body):
     """The epoch of the follower's last record; -1: it has none."""
     topic_id: Name = ""
     """Which topic of that name; a follower may not know yet that it was deleted and created anew (KIP-516)."""
+    log_start: Int64 = -1
+    """Where the follower's log begins: deleted records are gone once all in sync begin past them. -1: not said."""
 
 
 class ReplicaState(Body):
