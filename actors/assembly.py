@@ -19,7 +19,7 @@ from .peers import Peers
 from .quorum_member import QuorumMember
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..errors import BrokerError, ZmqBrokerError
 
@@ -138,15 +138,18 @@ class NodeActors:
 
     # ---- the end
 
-    def begin_stop(self, *, hand_over: bool = True) -> None:
-        """Let others lead what this node leads (unless not hand_over), answer what waits, and stop the reactor."""
+    def begin_stop(self, *, hand_over: bool = True, siblings: Sequence[int] = ()) -> None:
+        """Let others lead what this node leads (unless not hand_over), answer what waits, and stop the reactor.
+
+        siblings: nodes that stop at the same time, and cannot take anything over.
+        """
         if self._stop_asked:
             return
         context = self.context
         self._stop_asked = True
         self._stop_deadline_ms = context.clock.monotonic_ms() + context.config.graceful_shutdown_timeout_ms
         if hand_over and context.config.controlled_shutdown_enable and context.active:
-            context.reactor.tell(MEMBERSHIP, ShutDown(self._stop_deadline_ms, self._drain))
+            context.reactor.tell(MEMBERSHIP, ShutDown(self._stop_deadline_ms, self._drain, siblings))
         else:
             self._drain()
 

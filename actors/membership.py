@@ -291,7 +291,7 @@ class Membership(ReactorActor):
         assert self._leaving is None, "the node is told to stop twice"
         self._leaving = message
         others = any(
-            not node.fenced and node.node_id != self.context.config.node_id
+            not node.fenced and node.node_id not in (self.context.config.node_id, *message.siblings)
             for node in self.context.image.nodes.values()
         )
         if not (self._registered and others and self.context.config.controlled_shutdown_enable):

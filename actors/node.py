@@ -28,7 +28,7 @@ from .metadata_log import METADATA_PARTITION
 from .reactor import Reactor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..errors import ZmqBrokerError
     from ..settings import BrokerConfig
@@ -83,13 +83,13 @@ class Node:
         self._flusher: FlushPool
         self._actors: NodeActors
 
-    def stop(self, *, hand_over: bool = True) -> None:
-        """Begin to stop; returns at once. With hand_over other nodes first lead what this one leads."""
+    def stop(self, *, hand_over: bool = True, siblings: Sequence[int] = ()) -> None:
+        """Begin to stop; returns at once. With hand_over other nodes, save siblings, first lead what this one leads."""
         self._settled = self._ending = True
-        self._reactor.call_from_thread(lambda: self._begin_stop(hand_over=hand_over))
+        self._reactor.call_from_thread(lambda: self._begin_stop(hand_over=hand_over, siblings=siblings))
 
-    def _begin_stop(self, *, hand_over: bool) -> None:
-        self._actors.begin_stop(hand_over=hand_over)
+    def _begin_stop(self, *, hand_over: bool, siblings: Sequence[int]) -> None:
+        self._actors.begin_stop(hand_over=hand_over, siblings=siblings)
 
     def _is_settled(self) -> bool:
         return self._settled
@@ -121,7 +121,7 @@ class Node:
         self._config = replace(config, node_id=folder.node_id)
         try:
             if config.join and not self._nodes and not self._has_metadata(folder):
-                self._join(folder.node_id)  # it had joined, and then learned nothing
+                self._join(folder.node_id, folder.cluster_id)  # it had joined, and then learned nothing
             if folder.address:
                 check_alone(folder.address, folder.cluster_id, folder.node_id, self._is_settled)
             self._serve(folder)
@@ -134,9 +134,11 @@ class Node:
         names = self._disk.list(path) if self._disk.exists(path) else []
         return any(name.endswith((".log", ".checkpoint")) and self._disk.size(f"{path}/{name}") for name in names)
 
-    def _join(self, node_id: int) -> tuple[str, int]:
+    def _join(self, node_id: int, cluster_id: str | None = None) -> tuple[str, int]:
         """Ask the cluster that this node shall join: (cluster id, node id)."""
-        reply = join_cluster(self._config.join.split(","), node_id, _JOIN_TIMEOUT_MS, self._is_settled)
+        reply = join_cluster(
+            self._config.join.split(","), node_id, _JOIN_TIMEOUT_MS, self._is_settled, cluster_id=cluster_id
+        )
         self._nodes = {node_id: (host, port) for node_id, host, port in reply.nodes}
         return reply.cluster_id, reply.node_id
 
@@ -165,8 +167,8 @@ class Node:
                 self._clean = False
                 self._actors.start(socket.gethostname(), self._nodes)
                 folder.note_address(self._actors.address.host, self._actors.address.port)
-                if config.join and not self._nodes:
-                    self._has_looked = False
+                if config.join:
+                    self._has_looked = bool(self._nodes)  # whom it has just joined is known
                     Thread(target=self._look_for_others, name="look-for-others", daemon=True).start()
                 self._reactor.run()
                 if self._refusal is not None:

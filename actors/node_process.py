@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import ZmqBrokerError
+from ..errors import BrokerIdNotRegisteredError, DuplicateBrokerRegistrationError, ZmqBrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
     from ..settings import BrokerConfig
     from .node import Node, NodeAddress
-
-
-ALL_STOP: Final = signal.SIGUSR1
-"""The signal to stop for nodes that stop together: they do not move their leaders to one another first."""
 
 
 class Ready(NamedTuple):
@@ -35,9 +32,18 @@ class Ready(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Sent to the supervisor when the node will not start: a port in use, a folder that is held, a bad setting."""
+    """Sent to the supervisor when the node cannot start or go on: a port in use, a full disk, a bad setting."""
 
     reason: str
+    for_good: bool = False
+    """Its cluster does not take it: it was removed, or another process has its id."""
+
+
+class Stop(NamedTuple):
+    """Sent by the supervisor: stop, together with other nodes of its."""
+
+    siblings: tuple[int, ...]
+    """The nodes that stop at the same time: leaders are not moved to them."""
 
 
 def node_main(config: BrokerConfig, supervisor: Connection) -> None:
@@ -47,13 +53,13 @@ def node_main(config: BrokerConfig, supervisor: Connection) -> None:
     """
     stop = _Stop()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
-    signal.signal(ALL_STOP, lambda _number, _frame: stop.set(hand_over=False))
 
     import logging  # noqa: PLC0415 - the supervisor imports this file too, and does without
 
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logger = logging.getLogger(__name__)
-    threading.Thread(target=_watch_parent, args=(stop, logger), name="watch-supervisor", daemon=True).start()
+    watch = partial(_watch_parent, stop, supervisor, logger)
+    threading.Thread(target=watch, name="watch-supervisor", daemon=True).start()
 
     def on_ready(address: NodeAddress) -> None:
         _tell(supervisor, Ready(f"tcp://{host_and_port(address)}", address.node_id))
@@ -65,7 +71,8 @@ def node_main(config: BrokerConfig, supervisor: Connection) -> None:
 
         if isinstance(error, NodeFatalError):
             raise  # it was not refused: it failed at work, and may work again after a restart
-        _tell(supervisor, Refused(error.message))
+        for_good = isinstance(error, BrokerIdNotRegisteredError | DuplicateBrokerRegistrationError)
+        _tell(supervisor, Refused(error.message, for_good))
         sys.exit(1)
 
 
@@ -92,30 +99,33 @@ class _Stop:
 
     def __init__(self) -> None:
         self._given = False
-        self._hand_over = True
+        self._siblings: tuple[int, ...] = ()
         self._node: Node | None = None
 
-    def set(self, *, hand_over: bool = True) -> None:
-        """Give the order, from a signal handler or any thread; hand_over: let others lead first what it leads."""
+    def set(self, siblings: tuple[int, ...] = ()) -> None:
+        """Give the order, from a signal handler or any thread; siblings: nodes that stop at the same time."""
+        self._siblings = siblings
         self._given = True
-        self._hand_over = hand_over
         if self._node is not None:
-            self._node.stop(hand_over=hand_over)
+            self._node.stop(siblings=siblings)
 
     def attach(self, node: Node) -> None:
         """From here on the order goes to this node; at once if it has been given before."""
         self._node = node
         if self._given:
-            node.stop(hand_over=self._hand_over)
+            node.stop(siblings=self._siblings)
 
 
-def _watch_parent(stop: _Stop, logger: Logger) -> None:
-    """Wait until the supervisor has ended, by whatever signal, and stop the node: nobody else would.
+def _watch_parent(stop: _Stop, supervisor: Connection, logger: Logger) -> None:
+    """Wait until the supervisor says so or has ended, by whatever signal, and stop the node: nobody else would.
 
     multiprocessing's sentinel of the parent is a pipe that only the parent holds the other end of.
     """
     parent = parent_process()
     assert parent is not None, "a node process is spawned by its supervisor"
+    if supervisor in wait([parent.sentinel, supervisor]):
+        with suppress(EOFError, OSError):
+            stop.set(supervisor.recv().siblings)
     wait([parent.sentinel])
     logger.warning("the supervisor has ended; the node stops")
     stop.set()

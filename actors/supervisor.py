@@ -6,7 +6,10 @@ takes nothing with it, and the nodes, which watch it, stop in good order by them
 
 What is decided here::
 
-    a node was never ready and refused to start    ->  say why, stop the others, exit 1: it would be refused again
+    a node is refused by its cluster               ->  say why, and do not start it again: it was removed, or is a copy
+    a node says why it cannot start or go on       ->  say why, and restart it like one that died; if no node was ready
+                                                       yet, stop the others and exit 1: it would be refused again
+    no node is left                                ->  exit 1
     a node died                                    ->  restart it after 100 ms, doubling to 10 s; from 100 ms again
                                                        after 60 s alive
     SIGTERM, SIGINT (Ctrl-C)                       ->  the nodes stop in good order, exit 0
@@ -25,7 +28,7 @@ from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Final, TextIO
 
-from .node_process import ALL_STOP, Ready, Refused, node_main
+from .node_process import Ready, Refused, Stop, node_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,6 +69,11 @@ class _Child:
         self.process: SpawnProcess | None = None
         self.messages: Connection | None = None
         self.refused: Refused | None = None
+        """Why its last process has ended, if it said so."""
+        self.dropped = False
+        """Its cluster does not take it: it is not started again."""
+        self.told = ""
+        """The last reason that was printed, until the node is ready again."""
         self.starts = 0
         """How often it has said that it is ready."""
         self.exitcode: int | None = 0
@@ -76,13 +84,23 @@ class _Child:
     def spawn(self) -> None:
         """Start the node's process."""
         context = get_context("spawn")
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=node_main, args=(self.config, sender), name="zmqbroker-node")
+        mine, theirs = context.Pipe()
+        process = context.Process(target=node_main, args=(self.config, theirs), name="zmqbroker-node")
         with _no_resource_tracker(), _sigint_blocked():
             process.start()
-        sender.close()
+        theirs.close()
         self._started_at = time.monotonic()
-        self.process, self.messages = process, receiver
+        self.process, self.messages, self.refused = process, mine, None
+
+    def stop(self, siblings: tuple[int, ...]) -> None:
+        """Tell the process to stop; siblings: the nodes that are told so at the same time, itself among them."""
+        if self.process is None or self.process.pid is None:
+            return
+        with suppress(OSError):
+            if len(siblings) > 1 and self.messages is not None:
+                self.messages.send(Stop(siblings))
+            else:
+                os.kill(self.process.pid, signal.SIGTERM)
 
     def heard(self) -> Ready | None:
         """Read what the process has said; Ready if it is."""
@@ -98,7 +116,7 @@ class _Child:
         return message if isinstance(message, Ready) else None
 
     def ended(self) -> str:
-        """The process has ended, and all that it said was read: say so, and set the time of the restart."""
+        """The process has ended, and all that it said was read: how, once the time of the restart is set."""
         assert self.process is not None
         self.process.join()
         self.exitcode = self.process.exitcode
@@ -107,8 +125,11 @@ class _Child:
         alive_ms = (now - self._started_at) * 1000
         self._backoff_ms = next_backoff_ms(self._backoff_ms, alive_ms)
         self.restart_at = now + self._backoff_ms / 1000
-        how = how_it_ended(self.exitcode)
-        return f"{how} after {alive_ms:.0f} ms; restart in {self._backoff_ms} ms"
+        if self.messages is not None:
+            self.messages.close()
+            self.messages = None
+        how = f"{how_it_ended(self.exitcode)} after {alive_ms:.0f} ms" if self.refused is None else self.refused.reason
+        return f"{how}; restart in {self._backoff_ms} ms"
 
     def sources(self) -> list[Connection | int]:
         """What to wait for: what the process says and, once all of that was read, its end."""
@@ -147,17 +168,18 @@ class _Supervisor:
     def _spawn_due(self) -> None:
         now = time.monotonic()
         for child in self._children:
-            if child.process is None and child.restart_at <= now:
+            if child.process is None and not child.dropped and child.restart_at <= now:
                 child.spawn()
                 if self._signals:  # one that came before there was a process to pass it on to
                     self._begin_stop()
+                    return
 
     def _sources(self) -> list[Connection | int]:
         return [source for child in self._children for source in child.sources()]
 
     def _timeout(self) -> float | None:
         """Seconds until something has to be done without being told."""
-        due = [child.restart_at for child in self._children if child.process is None]
+        due = [child.restart_at for child in self._children if child.process is None and not child.dropped]
         if self._stop_by is not None:
             due = [self._stop_by]
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -169,15 +191,24 @@ class _Supervisor:
                 self._announce(child, ready)
         elif child.process is not None and child.process.sentinel in ended:
             how = child.ended()
-            if child.messages is not None:
-                child.messages.close()
-                child.messages = None
-            if child.refused is not None and self._stop_by is None:
-                self._say(self._err, f"zmqbroker: {child.refused.reason}")
-                self._failed = True
-                self._begin_stop()
+            if self._stop_by is None and child.refused is not None:
+                self._refused(child, child.refused, how)
             elif self._stop_by is None:
                 self._say(self._err, f"zmqbroker: {self._name(child)} {how}")
+
+    def _refused(self, child: _Child, refused: Refused, how: str) -> None:
+        """A node has said why it cannot go on. Those that serve are not stopped for it."""
+        child.dropped = refused.for_good
+        serves = any(other.starts for other in self._children)
+        if all(other.dropped for other in self._children) or not (serves or child.dropped):
+            self._say(self._err, f"zmqbroker: {refused.reason}")
+            self._failed = True
+            self._begin_stop()
+        elif child.dropped:
+            self._say(self._err, f"zmqbroker: {self._name(child)} is not started again: {refused.reason}")
+        elif refused.reason != child.told:
+            child.told = refused.reason
+            self._say(self._err, f"zmqbroker: {self._name(child)} does not run: {how}")
 
     def _name(self, child: _Child) -> str:
         return "the node" if len(self._children) == 1 else f"node {child.config.node_id}"
@@ -187,6 +218,7 @@ class _Supervisor:
         # A port and an id that were chosen are kept when the node restarts.
         child.config = replace(child.config, listen=ready.address, node_id=ready.node_id)
         child.starts += 1
+        child.told = ""
         data_dir = os.path.abspath(child.config.data_dir)  # noqa: PTH100 - pathlib costs a start-up 10 ms
         where = f"listening on {ready.address}, data in {data_dir}"
         pid = None if child.process is None else child.process.pid
@@ -206,10 +238,9 @@ class _Supervisor:
 
     def _pass_on(self) -> None:
         """Tell the nodes to stop; several stop together, and need not move their leaders to one another first."""
+        siblings = tuple(child.config.node_id for child in self._children if child.process is not None)
         for child in self._children:
-            if child.process is not None and child.process.pid is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(child.process.pid, signal.SIGTERM if len(self._children) == 1 else ALL_STOP)
+            child.stop(siblings)
 
     def _kill_if_late(self) -> None:
         if self._stop_by is not None and time.monotonic() >= self._stop_by:
@@ -223,9 +254,7 @@ class _Supervisor:
 
     def _exit_code(self) -> int:
         wrong = [
-            child
-            for child in self._children
-            if child.refused is None and child.exitcode not in (0, -signal.SIGTERM, -ALL_STOP)
+            child for child in self._children if child.refused is None and child.exitcode not in (0, -signal.SIGTERM)
         ]  # a signal itself: before the node had begun to listen to it
         for child in wrong:
             how = how_it_ended(child.exitcode)

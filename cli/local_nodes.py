@@ -1,8 +1,9 @@
 """The settings of several nodes of one `zmqbroker start --nodes N`: their folders, their ports, and whom they join.
 
 Node 1 has the data folder itself, so that a single node's folder grows into a cluster's; the others have folders inside
-of it, ``nodes/2`` and so on. With a listening port of 0 free ports are chosen once, and kept in the folder: nodes that
-come back elsewhere would not find one another.
+of it, ``nodes/2`` and so on. They find one another at their own addresses, and node 1 founds the cluster unless the
+folder of another one belongs to a cluster already. With a listening port of 0 free ports are chosen once, and kept in
+the folder: nodes that come back elsewhere would not find one another.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MAX_NODES = 64
 def node_configs(config: BrokerConfig, count: int) -> list[BrokerConfig]:
     """The settings of each node. Raises ConfigError for a number of nodes or an address that does not do."""
     if count == 1:
+        _check_alone(config)
         return [config]
     if not 1 <= count <= MAX_NODES:
         message = f"--nodes {count}: at least 1 and at most {MAX_NODES} nodes can run under one supervisor"
@@ -38,13 +40,34 @@ def node_configs(config: BrokerConfig, count: int) -> list[BrokerConfig]:
         message = "advertised.address is one address, and several nodes need one each: start them one by one"
         raise ConfigError(message)
     configs = []
-    for index in range(count):
-        joins = config.join or ("" if index == 0 else f"{host}:{ports[0]}")
+    folders = [config.data_dir, *(f"{config.data_dir}/nodes/{index + 1}" for index in range(1, count))]
+    founds = not any(_has_cluster(folder) for folder in folders[1:])
+    for index, folder in enumerate(folders):
+        others = ",".join(f"{host}:{port}" for port in ports if port != ports[index])
+        joins = config.join or ("" if index == 0 and founds else others)
         own_id = -1 if config.join else config.node_id + index
-        folder = config.data_dir if index == 0 else f"{config.data_dir}/nodes/{index + 1}"
         listen = f"tcp://{host}:{ports[index]}"
         configs.append(replace(config, node_id=own_id, data_dir=folder, listen=listen, join=joins))
     return configs
+
+
+def _has_cluster(folder: str) -> bool:
+    """Whether a folder belongs to a node of a cluster."""
+    return os.path.exists(os.path.join(folder, "meta.properties"))  # noqa: PTH110, PTH118 - pathlib costs 10 ms
+
+
+def _check_alone(config: BrokerConfig) -> None:
+    """Refuse to found a cluster in the midst of another one: beside folders of nodes that do not start now."""
+    inside = os.path.join(config.data_dir, "nodes")  # noqa: PTH118 - as above
+    if config.join or _has_cluster(config.data_dir) or not os.path.isdir(inside):  # noqa: PTH112 - as above
+        return
+    others = [name for name in os.listdir(inside) if _has_cluster(f"{inside}/{name}")]  # noqa: PTH208 - as above
+    if others:
+        message = (
+            f"{config.data_dir} is empty, and {inside}/{min(others)} belongs to a node of a cluster: start all its"
+            " nodes with --nodes, or say with --join where the cluster is"
+        )
+        raise ConfigError(message)
 
 
 def _chosen_ports(config: BrokerConfig, host: str, count: int) -> list[int]:

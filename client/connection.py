@@ -26,7 +26,7 @@ from ..errors import (
     ZmqBrokerError,
     error_for,
 )
-from ..transport.dealer import Dealer, DealerLimits, DealerState, shared_context
+from ..transport.dealer import Dealer, DealerError, DealerLimits, DealerState, shared_context
 from ..transport.envelope import convert_body, encode_request, split_reply
 from ..transport.message_base import Body, Request
 from ..transport.messages import ApiVersionsReply, ApiVersionsRequest, CloseRequest
@@ -225,7 +225,7 @@ class Connection:
         self._deadline = now + options.connect_timeout_ms / 1000
         try:
             self._dealer = Dealer(shared_context(), self.address, DealerLimits())
-        except ValueError as error:
+        except DealerError as error:
             self._fail(NetworkError(str(error)), now)
             return
         self.state = State.CONNECTING

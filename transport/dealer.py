@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket as sockets
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum
 from struct import Struct
@@ -93,10 +93,14 @@ class DealerLimits:
     """Whether `was_refused` shall know. What is queued for a peer that refuses is then dropped at once."""
 
 
+class DealerError(Exception):
+    """No connection can be tried; says why."""
+
+
 class Dealer:
     """One connection to ``tcp://HOST:PORT``; once BROKEN it stays so.
 
-    Raises ValueError if the address cannot be one.
+    Raises DealerError if the address cannot be one, or if this process may have no more sockets or files.
     """
 
     def __init__(self, context: Context, address: str, limits: DealerLimits) -> None:
@@ -107,7 +111,18 @@ class Dealer:
         """Whether somebody took the TCP connection; it may still be no node, or none that answers."""
         self._address = address
         self._was_refused = False
+        with ExitStack() as made:
+            try:
+                self._open(context, address, limits, made)
+            except zmq.ZMQError as error:
+                message = f"ZeroMQ cannot connect to {address}: {error}"
+                raise DealerError(message) from error
+            made.pop_all()
+
+    def _open(self, context: Context, address: str, limits: DealerLimits, made: ExitStack) -> None:
+        """Make the sockets; what was made before one that cannot be made is closed by whoever has given the stack."""
         self._socket = socket = context.socket(zmq.DEALER)
+        made.callback(socket.close, 0)
         endpoint = f"inproc://dealer-monitor-{os.getpid()}-{next(_numbers)}"
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, _NEVER_MS)
@@ -124,15 +139,12 @@ class Dealer:
         if "[" in address:
             socket.setsockopt(zmq.IPV6, 1)
         socket.monitor(endpoint, _WATCHED)
+        made.callback(socket.disable_monitor)
         self._monitor = context.socket(zmq.PAIR)
+        made.callback(self._monitor.close, 0)
         self._monitor.setsockopt(zmq.LINGER, 0)
         self._monitor.connect(endpoint)
-        try:
-            socket.connect(address)
-        except zmq.ZMQError as error:
-            self.close()
-            message = f"{address} is not an address that ZeroMQ can connect to: {error}"
-            raise ValueError(message) from error
+        socket.connect(address)
         self._send = socket.send
         self._recv = socket.recv
         self._get = socket.getsockopt

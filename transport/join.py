@@ -21,7 +21,7 @@ from ..errors import (
     error_for,
 )
 from .cluster_messages import DescribeClusterReply, DescribeClusterRequest
-from .dealer import Dealer, DealerLimits, DealerState
+from .dealer import Dealer, DealerError, DealerLimits, DealerState
 from .envelope import common_version, convert_body, encode_request, split_reply
 from .message_base import Body
 from .messages import ApiVersionsReply, ApiVersionsRequest
@@ -64,13 +64,23 @@ class _NoAnswerError(Exception):
     """One node could not be asked; says why. The next one may do."""
 
 
+class _ForeignError(_NoAnswerError):
+    """It is a node of another cluster."""
+
+
 def join_cluster(
-    addresses: Sequence[str], node_id: int, timeout_ms: float, given_up: Callable[[], bool] = lambda: False
+    addresses: Sequence[str],
+    node_id: int,
+    timeout_ms: float,
+    given_up: Callable[[], bool] = lambda: False,
+    *,
+    cluster_id: str | None = None,
 ) -> JoinClusterReply:
     """Ask the nodes at these addresses (``HOST:PORT``), in turn and again, until one of them answers.
 
-    With a node id of -1 the cluster gives one. Blocks. Raises ConfigError for what is no address, JoinError when the
-    time is over or the cluster refuses, and JoinGivenUpError soon after given_up() has become true.
+    With a node id of -1 the cluster gives one. A node that has joined before gives the cluster's id. Blocks. Raises
+    ConfigError for what is no address, JoinError when the time is over, if the cluster refuses or if another one is at
+    all addresses, and JoinGivenUpError soon after given_up() has become true.
     """
     deadline = time.monotonic() + timeout_ms / 1000
     targets = _targets(addresses)
@@ -79,16 +89,21 @@ def join_cluster(
     context: Context = zmq.Context()
     try:
         while not given_up():
+            foreign: list[str] = []
             for host, port in targets:
                 where = f"{host}:{port}"
                 try:
                     until = min(deadline, time.monotonic() + _ANSWER_S)
                     with _Asking(context, host, port, until, given_up) as asking:
-                        return asking.join(node_id)
+                        return asking.join(node_id, cluster_id)
                 except _NoAnswerError as error:
+                    if isinstance(error, _ForeignError):
+                        foreign.append(f"{where}: {error}")
                     if reasons.get(where) != str(error):
                         reasons[where] = str(error)
                         logger.warning("cannot join the cluster at %s: %s", where, error)
+            if len(foreign) == len(targets):
+                raise _foreign_error(cluster_id, foreign[0])
             if time.monotonic() + pause >= deadline:
                 break
             wait_s(pause, given_up)
@@ -132,8 +147,7 @@ def find_nodes(
                 if isinstance(error, InconsistentClusterIdError):
                     foreign.append(f"{host}:{port}: {error.message}")
         if len(foreign) == len(targets):
-            message = f"this node's data folder belongs to cluster {cluster_id}, and another one is at {foreign[0]}"
-            raise JoinError(message)
+            raise _foreign_error(cluster_id, foreign[0])
     finally:
         context.term()
     return {**told, **heard}
@@ -159,6 +173,10 @@ def check_alone(address: str, cluster_id: str, node_id: int, given_up: Callable[
         logger.debug("node %d does not run at %s, where it was last: %s", node_id, address, error)
     finally:
         context.term()
+
+
+def _foreign_error(cluster_id: str | None, where: str) -> JoinError:
+    return JoinError(f"this node's data folder belongs to cluster {cluster_id}, and another one is at {where}")
 
 
 def wait_s(seconds: float, given_up: Callable[[], bool]) -> None:
@@ -197,7 +215,10 @@ class _Asking:
         if address is None:
             message = "the name is not known"
             raise _NoAnswerError(message)
-        self._dealer = Dealer(context, address, DealerLimits())
+        try:
+            self._dealer = Dealer(context, address, DealerLimits())
+        except DealerError as error:
+            raise _NoAnswerError(str(error)) from error
 
     def __enter__(self) -> Self:
         return self
@@ -207,17 +228,23 @@ class _Asking:
     ) -> None:
         self._dealer.close()
 
-    def join(self, node_id: int) -> JoinClusterReply:
+    def join(self, node_id: int, cluster_id: str | None) -> JoinClusterReply:
         """Ask to become a node. Raises JoinError if there is no use in asking others."""
         try:
-            self.greet(node_id, None)
-            return self.call(JoinClusterRequest(node_id), JoinClusterReply)
+            self.greet(node_id, cluster_id)
+            reply = self.call(JoinClusterRequest(node_id), JoinClusterReply)
+            if cluster_id not in (None, reply.cluster_id):
+                message = f"this is a node of cluster {reply.cluster_id}"
+                raise _ForeignError(message)
+        except InconsistentClusterIdError as error:
+            raise _ForeignError(error.message) from error
         except BrokerError as error:
             what = f"{error.name}: {error.message}"
             if error.retriable:
                 raise _NoAnswerError(what) from error
             message = f"the cluster at {self._where} does not take this node: {what}"
             raise JoinError(message) from error
+        return reply
 
     def greet(self, node_id: int, cluster_id: str | None) -> ApiVersionsReply:
         """Say who asks. Raises the error that the node answered."""

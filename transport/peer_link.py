@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from .dealer import Dealer, DealerState
+from .dealer import Dealer, DealerError, DealerState
 from .network import LinkState, SendResult
 
 if TYPE_CHECKING:
@@ -129,7 +129,10 @@ class ZmqPeerLink:
             address = look_up(host, port)
             self._loop.call_from_thread(partial(self._looked_up, address))
 
-        threading.Thread(target=find, name=f"look-up-{host}", daemon=True).start()
+        try:
+            threading.Thread(target=find, name=f"look-up-{host}", daemon=True).start()
+        except RuntimeError as error:
+            self._failed(f"the name in {self._address} cannot be looked up: {error}")
 
     def _looked_up(self, address: str | None) -> None:
         if self.closed:
@@ -137,25 +140,25 @@ class ZmqPeerLink:
         if address is not None:
             self._open(address)
             return
-        self._note_failure(f"the name in {self._address} is not known")
-        self._change(LinkState.DOWN)
-        self._retry_later()
+        self._failed(f"the name in {self._address} is not known")
 
     def _open(self, address: str) -> None:
         try:
             self._dealer = dealer = Dealer(self._context, address, self._limits)
-        except ValueError as error:
-            self._note_failure(f"no link can be made: {error}")
+        except DealerError as error:
+            self._failed(f"no link can be made: {error}")
             return
         self._watched = data, monitor = dealer.sockets
         self._poller.register(data, self._receive)
         self._poller.register(monitor, self._watch)
 
-    def _note_failure(self, why: str) -> None:
-        """Log why there is no connection, once for each reason in a row."""
+    def _failed(self, why: str) -> None:
+        """There is nothing to watch: try again later. Why is logged once for each reason in a row."""
         if why != self._last_failure:
             self._last_failure = why
             logger.warning("%s", why)
+        self._retry_later()
+        self._change(LinkState.DOWN)
 
     def _watch(self) -> None:
         """Hear of the connection's life."""

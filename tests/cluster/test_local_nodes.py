@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 
 import pytest
 from zmqbroker import Admin, Consumer, NewTopic, Producer, TopicPartition
+from zmqbroker.testing.process import process_is_alive
 
 VALUES = [b"%d" % number for number in range(50)]
 
@@ -16,7 +19,8 @@ def start(broker_process, tmp_path):
     """Start nodes under one supervisor on the test's folder; returns it and the ready line of each."""
 
     def run(nodes=3, *flags):
-        broker = broker_process(data_dir=str(tmp_path / "data"), flags=["--nodes", str(nodes), *flags])
+        words = ["--nodes", str(nodes), *flags]
+        broker = broker_process(data_dir=str(tmp_path / "data"), flags=words, error_path=str(tmp_path / "errors"))
         broker.launch()
         ready = [broker.wait_ready() for _ in range(nodes)]
         return broker, sorted(ready, key=lambda line: line.node_id)
@@ -101,6 +105,91 @@ def test_a_single_nodes_folder_grows_into_a_cluster(start, zmqbroker_command, ev
                 assert consumer.committed(TopicPartition("t", 0)) == len(VALUES)
         finally:
             os.kill(ready[0].node_pid, signal.SIGCONT)
+
+
+def test_a_node_that_was_removed_goes_alone(start, zmqbroker_command, eventually, tmp_path):
+    broker, ready = start()
+    with Admin(bootstrap_servers=servers(ready)) as admin:
+        eventually(lambda: len(admin.describe_quorum().voters) == 3, "three voters")
+        admin.create_topics([NewTopic("t", 1, 2)])
+        write(servers(ready), "t")
+        for verb in ("drain", "remove"):
+            done = zmqbroker_command("nodes", verb, "--node", "3", "--bootstrap-server", servers(ready))
+            assert done.returncode == 0, done.stderr
+    errors = tmp_path / "errors"
+    eventually(lambda: not process_is_alive(ready[2].node_pid), "node 3 ends")
+    eventually(lambda: "node 3 is not started again: node 3 was removed" in errors.read_text(), "it says why")
+    assert [process_is_alive(line.node_pid) for line in ready[:2]] == [True, True]
+    assert read(servers(ready[:2]), "t") == VALUES
+    assert broker.stop() == 0
+    broker, _ = start(2)
+    assert broker.stop() == 0
+
+
+def test_a_node_that_cannot_start_again_is_tried_again_and_the_others_go_on(start, eventually, tmp_path):
+    broker, ready = start()
+    port = int(ready[2].address.rpartition(":")[2])
+    with socket.socket() as taker:
+        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        os.kill(broker.process.pid, signal.SIGSTOP)
+        os.kill(ready[2].node_pid, signal.SIGKILL)
+        eventually(lambda: can_bind(taker, port), "its port is free")
+        os.kill(broker.process.pid, signal.SIGCONT)
+        errors = tmp_path / "errors"
+        eventually(lambda: "node 3 does not run: " in errors.read_text(), "it says why")
+        write(servers(ready[:2]), "u")
+    assert broker.wait_ready().node_id == 3
+    assert [process_is_alive(line.node_pid) for line in ready[:2]] == [True, True]
+    assert broker.stop() == 0
+
+
+def test_the_first_node_founds_no_second_cluster_when_its_folder_is_lost(
+    start, zmqbroker_process, refused, eventually, tmp_path
+):
+    broker, ready = start()
+    with Admin(bootstrap_servers=servers(ready)) as admin:
+        eventually(lambda: len(admin.describe_quorum().voters) == 3, "three voters")
+        admin.create_topics([NewTopic("t", 1, 3)])
+        assert broker.stop() == 0
+    write_off(tmp_path / "data")
+    told = refused(zmqbroker_process("start", "--data-dir", str(tmp_path / "data"), "--listen", "tcp://127.0.0.1:0"))
+    assert "data/nodes/2 belongs to a node of a cluster" in told
+    _, after = start()
+    with Admin(bootstrap_servers=after[0].address.removeprefix("tcp://")) as admin:
+        assert admin.list_topics() == ["t"]
+        assert {node.node_id for node in admin.list_nodes()} == {1, 2, 3}
+
+
+def write_off(folder):
+    """Lose all files of node 1."""
+    for entry in folder.iterdir():
+        if entry.is_file():
+            entry.unlink()
+        elif entry.name != "nodes":
+            shutil.rmtree(entry)
+
+
+def test_nodes_that_are_a_part_of_a_cluster_hand_over_before_they_stop_together(
+    start, broker_process, eventually, tmp_path
+):
+    other = broker_process(data_dir=str(tmp_path / "other"), error_path=str(tmp_path / "heard")).start()
+    broker, ready = start(2, "--join", other.bootstrap_servers)
+    with Admin(bootstrap_servers=other.bootstrap_servers) as admin:
+        admin.create_topics([NewTopic("t", replica_assignments=[[2, 1], [3, 1]])])
+        eventually(lambda: len(admin.describe_quorum().voters) == 3, "three voters")
+    assert [line.node_id for line in ready] == [2, 3]
+    assert broker.stop() == 0
+    heard = (tmp_path / "heard").read_text()
+    assert [heard.count(f"node {node_id} is about to stop") for node_id in (2, 3)] == [1, 1]
+
+
+def can_bind(taker, port):
+    try:
+        taker.bind(("127.0.0.1", port))
+        taker.listen()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("nodes", ["0", "65", "-1"])

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from zmqbroker.actors.quorum_files import NotYetJoinedError
 from zmqbroker.errors import (
     BrokerIdNotRegisteredError,
     DuplicateBrokerRegistrationError,
@@ -83,6 +84,36 @@ def test_a_folder_of_another_cluster_does_not_join(make_cluster):
     assert isinstance(error, JoinError)
     assert f"belongs to cluster {other[1].context.cluster_id}, and another one is at 127.0.0.1:" in error.message
     assert ours.everything() == before
+
+
+@pytest.fixture
+def forgetful(make_cluster):
+    """A cluster of two whose second node has joined and learned nothing, and where another cluster is."""
+    ours, other = make_cluster(2), make_cluster(1)
+    ours[2].stop()
+    folder = Path(ours[2].folder)
+    meta = (folder / "meta.properties").read_bytes()
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "meta.properties").write_bytes(meta)
+    return ours, other.servers(1)
+
+
+def test_a_node_that_knows_nothing_of_its_cluster_does_not_wait_for_another(forgetful):
+    ours, foreign = forgetful
+    ours[2].settings["join"] = foreign
+    with pytest.raises(JoinError, match=r"folder belongs to cluster .*, and another one is at 127\.0\.0\.1:"):
+        ours[2].start()
+
+
+def test_a_node_that_knows_nothing_of_its_cluster_joins_it_again_and_founds_none(forgetful):
+    ours, foreign = forgetful
+    join = ours[2].settings.pop("join")
+    with pytest.raises(NotYetJoinedError, match="start it with --join"):
+        ours[2].start()
+    ours[2].settings["join"] = f"{foreign},{join}"
+    ours[2].start()
+    assert set(ours.settled().nodes) == {1, 2}
 
 
 # ---- a folder that is used twice

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from random import Random
 
@@ -14,7 +17,7 @@ import zmq
 from zmqbroker.actors.reactor import Reactor
 from zmqbroker.clock import SystemClock
 from zmqbroker.transport import peer_link
-from zmqbroker.transport.dealer import Dealer, DealerLimits, DealerState
+from zmqbroker.transport.dealer import Dealer, DealerError, DealerLimits, DealerState
 from zmqbroker.transport.listener import ListenerLimits
 from zmqbroker.transport.network import LinkState, SendResult
 from zmqbroker.transport.peer_link import RETRY_MS_MAX, RETRY_MS_MIN, look_up
@@ -382,6 +385,64 @@ def test_a_port_that_was_connected_to_itself_counts_as_refused(held):
         assert (dealer.state, dealer.was_refused) == (DealerState.BROKEN, True)
         assert "itself" in dealer.reason
         dealer.close()
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_link_that_finds_no_file_descriptor_tries_again_until_there_are_some(host, monkeypatch, caplog, by_name):
+    listener = host.listen()
+    missing = ["socket", "socket", "thread", "thread"] if by_name else ["socket", "socket"]
+
+    def no_dealer(*args):
+        if "socket" in missing:
+            missing.remove("socket")
+            raise DealerError(os.strerror(errno.EMFILE))
+        return Dealer(*args)
+
+    class Thread(threading.Thread):
+        def start(self):
+            if "thread" in missing:
+                missing.remove("thread")
+                raise RuntimeError
+            super().start()
+
+    monkeypatch.setattr(peer_link, "Dealer", no_dealer)
+    monkeypatch.setattr(peer_link.threading, "Thread", Thread)
+    link = host.link(listener.address.replace("127.0.0.1", "localhost") if by_name else listener.address)
+    host.until_state(link, UP)
+    assert missing == []
+    assert host.states == [UP]
+    assert caplog.text.count("Too many open files") == 1
+
+
+@pytest.mark.parametrize("fails_at", ["socket 0", "socket 1", "monitor", "connect"])
+def test_a_dealer_that_cannot_be_made_leaves_no_socket_open(fails_at):
+    made = []
+
+    class Full(zmq.Context):
+        def socket(self, kind):
+            self.fail(f"socket {len(made)}")
+            made.append(super().socket(kind, socket_class=Socket))
+            return made[-1]
+
+        @staticmethod
+        def fail(where):
+            if where == fails_at:
+                raise zmq.ZMQError(errno.EMFILE)
+
+    class Socket(zmq.Socket):
+        def monitor(self, *args):
+            Full.fail("monitor")
+            super().monitor(*args)
+
+        def connect(self, address):
+            if address.startswith("tcp"):
+                Full.fail("connect")
+            super().connect(address)
+
+    with Full() as context:
+        with pytest.raises(DealerError, match=r"cannot connect to tcp://127\.0\.0\.1:5: Too many open files"):
+            Dealer(context, "tcp://127.0.0.1:5", DealerLimits())
+        assert [socket.closed for socket in made] == [True] * len(made)
 
 
 def test_a_network_closes_the_links_that_are_left(host):

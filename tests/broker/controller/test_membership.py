@@ -26,11 +26,11 @@ def started(cluster, nodes=3, **settings):
     return made
 
 
-def leave(node, within_ms=10_000.0):
+def leave(node, within_ms=10_000.0, siblings=()):
     """Ask a node to give up its leaders; the list has the times when it was allowed to stop."""
     left = []
     clock = node.cluster.clock
-    node.reactor.tell(MEMBERSHIP, ShutDown(clock.now_ms + within_ms, lambda: left.append(clock.now_ms)))
+    node.reactor.tell(MEMBERSHIP, ShutDown(clock.now_ms + within_ms, lambda: left.append(clock.now_ms), siblings))
     return left
 
 
@@ -218,6 +218,22 @@ def test_a_node_that_has_nobody_to_hand_over_to_stops_at_once(cluster, count, se
     nodes.auto_commit = False
     end = len(nodes.log)
     left = leave(nodes[1])
+    nodes.run()
+    assert left
+    assert len(nodes.log) == end
+
+
+def test_nodes_that_stop_together_hand_over_only_if_the_cluster_has_others(cluster, topic):
+    nodes = started(cluster)
+    nodes[1].ask(topic("t", 6, 3))
+    nodes.run()
+    left = leave(nodes[2], siblings=(2, 3))
+    nodes.run()
+    assert left
+    assert all(state.leader != 2 for state in nodes.image.topics["t"].partitions)
+    end = len(nodes.log)
+    left = leave(nodes[3], siblings=(1, 2, 3))
+    nodes.auto_commit = False
     nodes.run()
     assert left
     assert len(nodes.log) == end
