@@ -20,7 +20,7 @@ from .setting_values import Setting, Value, dotted, parse, unknown_setting, valu
 from .topic_config import TOPIC_SETTINGS, TopicConfig, topic_setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 __all__ = [
     "BROKER_SETTINGS",
@@ -166,10 +166,15 @@ def broker_entries(config: BrokerConfig) -> Iterator[Entry]:
             yield Entry(setting._replace(name=name), value, "broker" if is_set else "default")
 
 
-def topic_entries(config: BrokerConfig, overrides: Mapping[str, Value]) -> Iterator[Entry]:
-    """Yield every setting of a topic with its value and source. Raises ConfigError for a bad override."""
+def topic_entries(
+    config: BrokerConfig, overrides: Mapping[str, Value], unchanged: Collection[str] = ()
+) -> Iterator[Entry]:
+    """Yield every setting of a topic with its value and source. Raises ConfigError for a bad override.
+
+    unchanged: overrides that nobody has asked for; their source is that of the default.
+    """
     topic = config.topic_config(overrides)
-    overridden = {topic_setting(name).name for name in overrides}
+    overridden = {topic_setting(name).name for name in overrides if name not in unchanged}
     for setting in TOPIC_SETTINGS:
         value = getattr(topic, setting.attribute)
         source: Source = "default"

@@ -95,6 +95,9 @@ class ActiveController:
         """All that is appended."""
         self.arrived: set[int] = set()
         """Nodes that were unfenced and hosted nothing, since this was last emptied."""
+        config = context.config
+        self.interval_ms = min(config.broker_heartbeat_interval_ms, config.broker_session_timeout_ms / 4)
+        """How often `fence_lost` has to be called at least."""
         self._context = context
         self._liveness = liveness
         self._committed = -1
@@ -175,7 +178,7 @@ class ActiveController:
             raise InconsistentClusterIdError(message)
         alive = self._is_alive(request.node_id) and not self._takes_place(request)
         decision = node_decisions.register_node(self.image, request, context.config, alive=alive)
-        self._liveness.heard(request.node_id, context.clock.monotonic_ms())
+        self._liveness.heard(request.node_id, self._now_ms())
         return decision
 
     def _takes_place(self, request: RegisterNodeRequest) -> bool:
@@ -191,15 +194,21 @@ class ActiveController:
         there = (before.directory_id, before.host, before.port)
         return there == (request.directory_id, request.host, request.port)
 
+    def _now_ms(self) -> float:
+        """The time by which lives are judged: a pause of this process itself is made good for."""
+        now_ms = self._context.clock.monotonic_ms()
+        self._liveness.awake(now_ms, self.interval_ms)
+        return now_ms
+
     def _is_alive(self, node_id: int) -> bool:
         node, context = self.image.nodes.get(node_id), self._context
-        now_ms, timeout_ms = context.clock.monotonic_ms(), context.config.broker_session_timeout_ms
+        now_ms, timeout_ms = self._now_ms(), context.config.broker_session_timeout_ms
         return node is not None and self._liveness.is_alive(node, now_ms, timeout_ms)
 
     def _heartbeat(self, request: HeartbeatNodeRequest) -> Decision:
         context = self._context
         decision = node_decisions.heartbeat(self.image, request, context.config)
-        self._liveness.heard(request.node_id, context.clock.monotonic_ms())
+        self._liveness.heard(request.node_id, self._now_ms())
         node = self.image.nodes[request.node_id]
         if node.fenced and self._liveness.is_gone(node):
             # It was on its way when its process ended. Should the process live after all, its link will say so.
@@ -211,14 +220,10 @@ class ActiveController:
     def _hosts(self, node_id: int) -> bool:
         return any(node_id in state.replicas for topic in self.image.topics.values() for state in topic.partitions)
 
-    def excuse(self, pause_ms: float) -> None:
-        """Forgive the nodes a time in which this process did not run: it could not have heard of them."""
-        self._liveness.excuse(pause_ms)
-
     def fence_lost(self) -> None:
         """Fence the nodes whose sessions are over, and those whose processes are gone."""
         context = self._context
-        now_ms, timeout_ms = context.clock.monotonic_ms(), context.config.broker_session_timeout_ms
+        now_ms, timeout_ms = self._now_ms(), context.config.broker_session_timeout_ms
         for node in list(self.image.nodes.values()):
             if node.fenced:
                 continue

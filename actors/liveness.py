@@ -26,6 +26,7 @@ class Liveness:
         self._gone: dict[int, int] = {}
         """The epoch of the registration whose process is gone, by node."""
         self._heard_ms: dict[int, float] = {}
+        self._awake_ms = 0.0
 
     def link_changed(self, node_id: int, state: LinkState, image: MetadataImage) -> None:
         """Take news of a link."""
@@ -39,14 +40,21 @@ class Liveness:
     def restart(self, nodes: Iterable[int], now_ms: float) -> None:
         """Give every node its full time from now on: a controller that is new has heard of nobody."""
         self._heard_ms = dict.fromkeys(nodes, now_ms)
+        self._awake_ms = now_ms
+
+    def awake(self, now_ms: float, interval_ms: float) -> None:
+        """Take down that this process runs, which says so at least this often; before anybody's silence is judged.
+
+        If it is late it did not run itself, and could not have heard anything: that time counts for nobody's silence.
+        """
+        late_ms = now_ms - self._awake_ms - interval_ms
+        if late_ms > interval_ms:
+            self._heard_ms = {node_id: at_ms + late_ms for node_id, at_ms in self._heard_ms.items()}
+        self._awake_ms = now_ms
 
     def heard(self, node_id: int, now_ms: float) -> None:
         """Take a heartbeat, or a registration."""
         self._heard_ms[node_id] = now_ms
-
-    def excuse(self, pause_ms: float) -> None:
-        """Forgive a silence in which this process did not run itself, and could not have heard anything."""
-        self._heard_ms = {node_id: at_ms + pause_ms for node_id, at_ms in self._heard_ms.items()}
 
     def is_gone(self, node: NodeImage) -> bool:
         """Whether the process that registered so is known to be gone."""

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequestError, InvalidRequiredAcksError, InvalidTopicError, UnknownTopicOrPartitionError
 from ..quorum.decisions import check_topic_name
+from ..quorum.elections import target_replicas
 from ..quorum.internal_topics import check_not_internal
+from ..quorum.min_insync import unchanged_defaults
 from ..setting_values import value_text
 from ..settings import broker_entries, cluster_entries, group_entries, topic_entries
 from ..transport.cluster_messages import CLUSTER_REQUESTS
@@ -327,7 +329,9 @@ class DescribeConfigsCall(Call):
             configs = [ConfigValue(key, value, "client", "Bytes a second.") for key, value in overrides.items()]
             return ResourceConfigs(resource_type, name, configs=configs)
         if resource_type == TOPIC_RESOURCE and name in context.image.topics:
-            entries = topic_entries(context.config, overrides)
+            replicas = target_replicas(context.image.topics[name].partitions[0])
+            unchanged = unchanged_defaults(context.config, overrides, len(replicas))
+            entries = topic_entries(context.config, overrides, unchanged)
         elif resource_type == GROUP_RESOURCE and name:
             entries = group_entries(context.config.group_defaults, overrides)
         elif resource_type == BROKER_RESOURCE and name == str(context.config.node_id):

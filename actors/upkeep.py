@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import BrokerError, InvalidReplicationFactorError
 from ..quorum import balance, partition_decisions, reassignment, voters
+from ..quorum.min_insync import missing_settings
 from ..transport.quorum_messages import (
     AddVoterRequest,
     DescribeQuorumReply,
@@ -49,8 +50,6 @@ class Upkeep:
         self._context = context
         self._lead = lead
         config = context.config
-        self._interval_ms = min(config.broker_heartbeat_interval_ms, config.broker_session_timeout_ms / 4)
-        self._due_ms = 0.0
         self._timer: Timer
         self._elections_ms = context.clock.monotonic_ms() + config.leader_imbalance_check_interval_ms
         self._asking_quorum = False
@@ -63,8 +62,7 @@ class Upkeep:
 
     def _schedule(self) -> None:
         reactor, epoch = self._context.reactor, self._lead.epoch
-        self._due_ms = self._context.clock.monotonic_ms() + self._interval_ms
-        self._timer = reactor.call_later(self._interval_ms, lambda: reactor.tell(CONTROLLER, UpkeepDue(epoch)))
+        self._timer = reactor.call_later(self._lead.interval_ms, lambda: reactor.tell(CONTROLLER, UpkeepDue(epoch)))
 
     def stop(self) -> None:
         """End: another node leads."""
@@ -73,11 +71,9 @@ class Upkeep:
     def run(self) -> None:
         """Do what is due."""
         lead, config, now_ms = self._lead, self._context.config, self._context.clock.monotonic_ms()
-        late_ms = now_ms - self._due_ms
-        if late_ms > self._interval_ms:
-            lead.excuse(late_ms)
         lead.fence_lost()
         self._change_voters()
+        lead.append(missing_settings(lead.image, config))
         if now_ms >= self._elections_ms:
             self._elections_ms = now_ms + config.leader_imbalance_check_interval_ms
             if config.auto_leader_rebalance_enable:

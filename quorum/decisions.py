@@ -7,11 +7,13 @@ One topic, one resource stands or falls by itself: an error is an entry of the r
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ..errors import (
     BrokerError,
     ConfigError,
+    InconsistentTopicIdError,
     InvalidConfigError,
     InvalidGroupIdError,
     InvalidPartitionsError,
@@ -50,7 +52,7 @@ from .decision import Decision
 from .elections import rules_from, target_replicas, topic_elections
 from .image import METADATA_TOPIC, MetadataImage, apply
 from .internal_topics import check_not_internal, internal_topic
-from .min_insync import MIN_INSYNC_REPLICAS, default_setting
+from .min_insync import written_defaults
 from .placement import default_factor, place
 from .records import CreateTopic, MetadataRecord, NextProducerId, RemoveTopic, SetConfig, SetNodeState, SetPartition
 
@@ -133,9 +135,8 @@ def _create_topic(
     _check_no_repeats(wanted.configs)
     factor = len(assignments[0])
     overrides = _checked_overrides(dict(wanted.configs), config, factor)
-    min_insync = default_setting(config, factor)
-    if min_insync is not None:
-        overrides.setdefault(MIN_INSYNC_REPLICAS, min_insync)
+    for key, value in written_defaults(config, factor).items():
+        overrides.setdefault(key, value)
     records: list[MetadataRecord] = [CreateTopic(wanted.topic, topic_id(wanted.topic, image.end_offset))]
     records += [_new_partition(image, wanted.topic, index, replicas) for index, replicas in enumerate(assignments)]
     records += [SetConfig(TOPIC_RESOURCE, wanted.topic, key, value) for key, value in overrides.items()]
@@ -233,11 +234,17 @@ def _checked_overrides(overrides: Mapping[str, str], config: BrokerConfig, facto
 
 
 def delete_topics(image: MetadataImage, request: DeleteTopicsRequest, config: BrokerConfig) -> Decision:
-    """Decide about topics that shall go."""
+    """Decide about topics that shall go.
+
+    Where the request says which topic of a name it means, another one is left alone: INCONSISTENT_TOPIC_ID.
+    """
     records: list[MetadataRecord] = []
     results: list[TopicResult] = []
     gone: set[str] = set()
-    for name in request.topics:
+    if request.topic_ids and len(request.topic_ids) != len(request.topics):
+        message = f"{len(request.topics)} topics are named, with {len(request.topic_ids)} ids: give one for each"
+        raise InvalidRequestError(message)
+    for name, topic_id in zip_longest(request.topics, request.topic_ids, fillvalue=""):
         topic = image.topics.get(name)
         if not config.delete_topic_enable:
             error: BrokerError = PolicyViolationError("topics cannot be deleted here: delete.topic.enable is off")
@@ -245,6 +252,8 @@ def delete_topics(image: MetadataImage, request: DeleteTopicsRequest, config: Br
             error = _unknown_topic(name)
         elif name in INTERNAL_TOPICS:
             error = InvalidTopicError(f"{name} holds the state of the broker's coordinators and cannot be deleted")
+        elif topic_id not in ("", topic.topic_id):
+            error = InconsistentTopicIdError(f"{name} was created anew: it has the id {topic.topic_id}, not {topic_id}")
         else:
             gone.add(name)
             records.append(RemoveTopic(name))
@@ -358,12 +367,17 @@ def _altered_topic(
         raise _unknown_topic(change.name)
     check_not_internal(change.name, "change its settings")
     names = {key: _topic_setting_name(key) for key, _ in change.configs}
+    factor = len(target_replicas(topic.partitions[0]))
+    defaults = written_defaults(config, factor)
     dropped = [names[key] for key, value in change.configs if value is None]
-    after = {**image.config_of(TOPIC_RESOURCE, change.name), **{names[key]: value for key, value in given.items()}}
+    changed = {names[key]: value for key, value in given.items()}
+    changed |= {name: defaults[name] for name in dropped if name in defaults}
+    dropped = [name for name in dropped if name not in defaults]
+    after = {**image.config_of(TOPIC_RESOURCE, change.name), **changed}
     for name in dropped:
         after.pop(name, None)
-    normal = _checked_overrides(after, config, len(target_replicas(topic.partitions[0])))
-    return {names[key]: normal[names[key]] for key in given}, dropped
+    normal = _checked_overrides(after, config, factor)
+    return {name: normal[name] for name in changed}, dropped
 
 
 def _altered_group(

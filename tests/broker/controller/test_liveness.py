@@ -134,6 +134,28 @@ def test_a_restart_at_the_same_address_on_the_same_folder_is_not_kept_waiting(cl
     assert isinstance(late.outcome, StaleBrokerEpochError)
 
 
+@pytest.mark.parametrize("first", ["a link", "a registration", "a removal"])
+def test_whatever_a_controller_that_hung_hears_first_it_blames_nobody(cluster, first):
+    """News of a link may come before its own timer, and before the heartbeats that wait in its queues."""
+    nodes = cluster(4)
+    nodes.run_for(1_000)
+    nodes.clock.now_ms += 60_000
+    if first == "a link":
+        nodes[1].links[4].change(LinkState.REFUSED)
+    elif first == "a removal":
+        removed = nodes[1].ask(RemoveNodeRequest(4))
+    else:
+        second = nodes[1].ask(nodes[4].registration("second", port=1))
+    nodes.run()
+    assert fenced(nodes) == ({4} if first == "a link" else set())
+    if first == "a removal":
+        assert isinstance(removed.outcome, PolicyViolationError)
+    if first == "a registration":
+        assert isinstance(second.outcome, DuplicateBrokerRegistrationError)
+    keep_alive(nodes, 7_000, 1, 2)
+    assert fenced(nodes) == {3, 4}, "who is silent from now on is fenced after all"
+
+
 @pytest.mark.parametrize("different", [{"port": 1}, {"host": "other"}, {"directory_id": "copy"}])
 def test_a_second_process_is_refused_while_the_first_one_lives(cluster, different):
     nodes = cluster(3)

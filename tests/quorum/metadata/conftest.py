@@ -120,9 +120,9 @@ class Metadata:
         reply = self.commit(partition_decisions.elect_leaders(self.image, request, self.config))
         return {entry.partition: entry.error_code for entry in reply.partitions}
 
-    def move(self, replicas, *, partition=0, name="a"):
+    def move(self, replicas, *, partition=0, name="a", factor=0):
         """Begin a move, or with None take it back; the entry of the reply."""
-        request = c.AlterPartitionReassignmentsRequest([c.Reassignment(name, partition, replicas)], 1000)
+        request = c.AlterPartitionReassignmentsRequest([c.Reassignment(name, partition, replicas)], 1000, factor)
         decision = reassignment.alter_partition_reassignments(self.image, request, self.config)
         (entry,) = self.commit(decision).partitions
         return entry

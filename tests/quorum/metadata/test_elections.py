@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from zmqbroker.quorum import decisions, elections
 from zmqbroker.quorum.image import PartitionImage
+from zmqbroker.quorum.min_insync import missing_settings
+from zmqbroker.quorum.records import CreateTopic, SetPartition
 from zmqbroker.settings import broker_config
 from zmqbroker.transport.config_messages import TOPIC_RESOURCE, AlterConfigsRequest, ResourceChange
 
@@ -129,10 +131,12 @@ def test_a_lower_min_insync_replicas_ends_eligibility(metadata):
 
 
 def test_min_insync_replicas_back_at_its_default_ends_eligibility_too(metadata):
-    cluster = metadata(3).topic([1, 2, 3])
-    cluster.alter([1])
+    cluster = metadata(3).topic([1, 2, 3], **{"min.insync.replicas": 3})
+    cluster.alter([1, 2])
+    assert cluster.summary() == (1, [1, 2], [3])
     configure(cluster, min_insync_replicas=None)
-    assert cluster.summary() == (1, [1], [])
+    assert cluster.setting("min.insync.replicas") == "2"
+    assert cluster.summary() == (1, [1, 2], [])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_the_rules_of_a_topic_come_from_its_settings_and_the_defaults():
 # ---- what a new topic begins with
 
 
-@pytest.mark.parametrize(("factor", "setting"), [(1, None), (2, None), (3, "2"), (4, "2")])
+@pytest.mark.parametrize(("factor", "setting"), [(1, "1"), (2, "1"), (3, "2"), (4, "2")])
 def test_min_insync_replicas_goes_by_the_number_of_replicas(metadata, factor, setting):
     assert metadata(4).topic(count=1, factor=factor).setting("min.insync.replicas") == setting
 
@@ -171,7 +175,27 @@ def test_min_insync_replicas_is_what_somebody_says(metadata):
     cluster = metadata(3).topic(count=1, factor=3, **{"min.insync.replicas": 1})
     assert cluster.setting("min.insync.replicas") == "1"
     cluster = metadata(3, **{"min.insync.replicas": 3}).topic(count=1, factor=3)
-    assert cluster.setting("min.insync.replicas") is None
+    assert cluster.setting("min.insync.replicas") == "3"
+
+
+def test_a_topic_goes_by_one_and_the_same_number_on_nodes_with_different_files(metadata):
+    """If a leader acknowledged alone what the controller counts as not committed, an eligible replica could lose it."""
+    cluster = metadata(3, **{"min.insync.replicas": 2, "unclean.leader.election.enable": True}).topic([1, 2])
+    other = broker_config({})
+    assert elections.rules_of(cluster.image, other, "a") == elections.rules_of(cluster.image, cluster.config, "a")
+    assert other.topic_config(cluster.image.config_of(TOPIC_RESOURCE, "a")).min_insync_replicas == 2
+    configure(cluster, min_insync_replicas="1", unclean_leader_election_enable="false")
+    configure(cluster, min_insync_replicas=None, unclean_leader_election_enable=None)
+    assert elections.rules_of(cluster.image, other, "a") == (2, True)
+
+
+def test_what_older_topics_lack_is_written_down(metadata):
+    cluster = metadata(3, **{"min.insync.replicas": 2}).topic([1, 2, 3], **{"min.insync.replicas": 1})
+    cluster.commit([CreateTopic("old", "id"), SetPartition("old", 0, [1, 2, 3], [1, 2, 3], 1, 0)])
+    cluster.commit(missing_settings(cluster.image, cluster.config))
+    assert missing_settings(cluster.image, cluster.config) == []
+    assert elections.rules_of(cluster.image, broker_config({}), "old") == (2, False)
+    assert elections.rules_of(cluster.image, broker_config({}), "a") == (1, False)
 
 
 def test_a_new_partition_begins_with_those_that_live(metadata):
