@@ -22,7 +22,7 @@ from ..errors import (
     UnsupportedVersionError,
     error_for,
 )
-from ..quorum.repeats import settled
+from ..quorum.repeats import pinned, settled
 from ..transport.catalogue import REQUESTS
 from ..transport.envelope import convert_body
 from ..transport.network import LinkState
@@ -116,6 +116,11 @@ class _Call:
         self.deadline_ms = 0.0
         self.deadline: Timer
 
+    @property
+    def request(self) -> Request:
+        """What to ask for in this attempt; an earlier one may have been carried out."""
+        return self.command.request if self.attempt <= 1 else pinned(self.command.request, self.before)
+
 
 class Forwarder:
     """The controller calls of one node's own actors and clients; part of the Controller actor.
@@ -203,7 +208,7 @@ class Forwarder:
         call.asked = leader_id
         if leader_id == self._context.config.node_id:
             call.attempt += 1
-            self._decide(call.command.request, partial(self._decided, call.number, call.attempt))
+            self._decide(call.request, partial(self._decided, call.number, call.attempt))
             return
         reactor = self._context.reactor
         link = None if leader_id == _NOBODY else reactor.lookup(peer_address(leader_id))
@@ -214,7 +219,7 @@ class Forwarder:
             return
         call.attempt += 1
         timeout_ms = max(call.deadline_ms - self._context.clock.monotonic_ms(), 0.0)
-        link.tell(AskPeer(me, call.number, call.attempt, passed_on(call.command.request), timeout_ms=timeout_ms))
+        link.tell(AskPeer(me, call.number, call.attempt, passed_on(call.request), timeout_ms=timeout_ms))
 
     def _wait(self, call: _Call) -> None:
         """Put a call aside until there is news of the leader, or a short time has passed."""
@@ -274,7 +279,7 @@ class Forwarder:
             self._held[call.number] = call
             return
         if call.attempt > 1:
-            outcome = settled(call.command.request, outcome, call.before, image)
+            outcome = settled(call.request, outcome, call.before, image)
         self._finish(call, outcome, metadata_offset)
 
     def _finish(self, call: _Call, outcome: Outcome, metadata_offset: int) -> None:

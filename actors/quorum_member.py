@@ -155,6 +155,7 @@ class QuorumMember(ReactorActor):
         """What the machine is told when the effects under way are carried out."""
         self._received: tuple[_Asked, bytes] | None = None
         """The reply that the machine is being told of, and the frame that came with it."""
+        self._not_appended = ""
         self._leads_in = _NO_LEADER
         self._log_changed = False
         """Whether the machine has yet to hear that the log's end has moved."""
@@ -338,9 +339,12 @@ class QuorumMember(ReactorActor):
         try:
             self._log.append_as_follower(data, offset, epoch)
         except BrokerError as error:
-            logger.warning("metadata that node %d has sent were not appended: %s", asked.node_id, error.message)
+            if error.message != self._not_appended:
+                self._not_appended = error.message
+                logger.warning("metadata that node %d has sent were not appended: %s", asked.node_id, error.message)
             self._next(self.machine.request_failed, asked.node_id, asked.request)
             return
+        self._not_appended = ""
         self._note_appended(before)
 
     def _flush(self) -> None:

@@ -27,6 +27,8 @@ class QuorumSnapshots:
         self._bytes_between = bytes_between
         self._taking: SnapshotId | None = None
         self._download: SnapshotDownload | None = None
+        self._told = ""
+        """Why the last one that was fetched is not used."""
 
     # ---- taken
 
@@ -91,7 +93,7 @@ class QuorumSnapshots:
                 return False
             download.append(part)
         except OSError as error:
-            logger.warning("a snapshot of the leader's could not be stored: %s", error.strerror or error)
+            self._tell(f"a snapshot of the leader's could not be stored: {error.strerror or error}")
             self.abandon()
             return False
         return True
@@ -108,10 +110,11 @@ class QuorumSnapshots:
         self.abandon()
         if error is not None:
             assert isinstance(error, CorruptMessageError), f"storing a snapshot failed: {error!r}; the node stops"
-            logger.warning("the snapshot that the leader has sent is not used: %s", error)
+            self._tell(f"the snapshot that the leader has sent is not used: {error}")
             return None
         assert download.image is not None, "a snapshot that was kept has been read"
         logger.info("the metadata up to offset %d come from the leader's snapshot", download.id.offset)
+        self._told = ""
         self._log.install(Snapshot(download.id, download.image))
         return download.id
 
@@ -120,3 +123,9 @@ class QuorumSnapshots:
         download, self._download = self._download, None
         if download is not None:
             download.close()
+
+    def _tell(self, why: str) -> None:
+        """Log it, once for each reason in a row: the leader is asked again and again."""
+        if why != self._told:
+            self._told = why
+            logger.warning("%s", why)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
 
-    from ..client.admin import Admin, TopicDescription
+    from ..client.admin import Admin
 
 
 THROTTLE = "replication.throttled.rate"
@@ -63,11 +63,11 @@ def run(args: Namespace) -> int:
         if max(numbers) >= len(topic.partitions):
             message = f"topic {args.topic} has {len(topic.partitions)} partitions, and no partition {max(numbers)}"
             raise ConfigError(message)
-        moves = _moves(client, args, topic, numbers)
+        moves = _moves(client, args, numbers)
         if args.throttle is not None:
             client.alter_configs({ConfigResource.all_brokers(): {THROTTLE: args.throttle}})
         if moves:
-            client.alter_partition_reassignments(moves)
+            client.alter_partition_reassignments(moves, replication_factor=args.replication_factor or 0)
         if args.cancel:
             print(f"{len(moves)} partitions of {args.topic} go back to the replicas of before")
         elif wait_until_done(args, lambda: _left(client, args.topic)):
@@ -86,28 +86,15 @@ def _end_throttle(client: Admin) -> None:
             client.alter_configs({everywhere: {THROTTLE: None}})
 
 
-def _moves(
-    client: Admin, args: Namespace, topic: TopicDescription, numbers: Sequence[int]
-) -> dict[TopicPartition, list[int] | None]:
+def _moves(client: Admin, args: Namespace, numbers: Sequence[int]) -> dict[TopicPartition, list[int] | None]:
+    """The replicas that are asked for; none are named where the cluster chooses."""
     moves: dict[TopicPartition, list[int] | None] = {}
     if args.cancel:
         for move in client.list_partition_reassignments([args.topic]):
             if move.partition.partition in numbers:
                 moves[move.partition] = None
-    elif args.to is not None:
-        moves = {TopicPartition(args.topic, number): args.to for number in numbers}
-    elif args.replication_factor is not None:
-        nodes = [node.node_id for node in client.list_nodes() if node.state == "active"]
-        for number in numbers:
-            has = topic.partitions[number].replicas
-            more = sorted((node for node in nodes if node not in has), key=lambda node: (node - number) % len(nodes))
-            moves[TopicPartition(args.topic, number)] = [*has, *more][: args.replication_factor]
-        short = next((move for move in moves.values() if move and len(move) < args.replication_factor), None)
-        if short is not None:
-            message = (
-                f"a replication factor of {args.replication_factor} needs as many nodes, and {len(short)} can be used"
-            )
-            raise ConfigError(message)
+    elif args.to is not None or args.replication_factor is not None:
+        moves = {TopicPartition(args.topic, number): args.to or [] for number in numbers}
     return moves
 
 

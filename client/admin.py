@@ -192,12 +192,15 @@ class Admin:
         """Use a newer protocol version, which every node has to speak. Raises UnsupportedVersionError."""
         self._io.run(self._calls.upgrade_cluster(version))
 
-    def alter_partition_reassignments(self, moves: Mapping[TopicPartition, Sequence[int] | None]) -> None:
+    def alter_partition_reassignments(
+        self, moves: Mapping[TopicPartition, Sequence[int] | None], *, replication_factor: int = 0
+    ) -> None:
         """Begin to give partitions these replicas, the preferred leader first; None ends a move and goes back.
 
-        Raises InvalidReplicaAssignmentError, NoReassignmentInProgressError.
+        With a replication_factor the cluster chooses the replicas where none are named, that is, for an empty list.
+        Raises InvalidReplicaAssignmentError, InvalidReplicationFactorError, NoReassignmentInProgressError.
         """
-        self._io.run(self._calls.alter_partition_reassignments(moves))
+        self._io.run(self._calls.alter_partition_reassignments(moves, replication_factor))
 
     def list_partition_reassignments(self, topics: Iterable[str] | None = None) -> list[MoveUnderWay]:
         """The partitions that are being moved."""

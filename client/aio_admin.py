@@ -121,12 +121,15 @@ class AsyncAdmin:
         """Use a newer protocol version, which every node has to speak. Raises UnsupportedVersionError."""
         await self._driver.run(self._calls.upgrade_cluster(version))
 
-    async def alter_partition_reassignments(self, moves: Mapping[TopicPartition, Sequence[int] | None]) -> None:
+    async def alter_partition_reassignments(
+        self, moves: Mapping[TopicPartition, Sequence[int] | None], *, replication_factor: int = 0
+    ) -> None:
         """Begin to give partitions these replicas, the preferred leader first; None ends a move and goes back.
 
-        Raises InvalidReplicaAssignmentError, NoReassignmentInProgressError.
+        With a replication_factor the cluster chooses the replicas where none are named, that is, for an empty list.
+        Raises InvalidReplicaAssignmentError, InvalidReplicationFactorError, NoReassignmentInProgressError.
         """
-        await self._driver.run(self._calls.alter_partition_reassignments(moves))
+        await self._driver.run(self._calls.alter_partition_reassignments(moves, replication_factor))
 
     async def list_partition_reassignments(self, topics: Iterable[str] | None = None) -> list[MoveUnderWay]:
         """The partitions that are being moved."""

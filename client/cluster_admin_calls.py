@@ -64,13 +64,15 @@ class ClusterAdminCalls(GroupAdminCalls):
 
     # ---- partitions
 
-    def alter_partition_reassignments(self, moves: Mapping[TopicPartition, Sequence[int] | None]) -> Flow[None]:
+    def alter_partition_reassignments(
+        self, moves: Mapping[TopicPartition, Sequence[int] | None], replication_factor: int
+    ) -> Flow[None]:
         """Begin moves, or end them."""
         entries = [
             c.Reassignment(*partition, None if replicas is None else list(replicas))
             for partition, replicas in moves.items()
         ]
-        request = c.AlterPartitionReassignmentsRequest(entries, self._request_timeout_ms())
+        request = c.AlterPartitionReassignmentsRequest(entries, self._request_timeout_ms(), replication_factor)
         reply = yield from self._ask(request, c.PartitionOutcomesReply)
         raise_first(reply.partitions, "topic")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from ..settings import BrokerConfig
-    from .image import MetadataImage
+    from .image import MetadataImage, PartitionImage
 
     Place = tuple[str, int]
 
@@ -31,6 +31,7 @@ class _Plan:
 
     def __init__(self, image: MetadataImage, topics: Iterable[str]) -> None:
         self.nodes = [node.node_id for node in usable(image.nodes.values())]
+        self.alive = {node_id for node_id, node in image.nodes.items() if not node.fenced}
         self.racks = {node_id: node.rack for node_id, node in image.nodes.items()}
         self.load: Counter[int] = Counter()
         self.leaders: Counter[int] = Counter()
@@ -70,6 +71,36 @@ class _Plan:
         """Let a partition have one more replica."""
         self.planned[place].append(new)
         self.load[new] += 1
+
+    def drop(self, place: Place, old: int) -> None:
+        """Let a partition have one replica less."""
+        replicas = self.planned[place]
+        self.leaders[replicas[0]] -= 1
+        replicas.remove(old)
+        self.leaders[replicas[0]] += 1
+        self.load[old] -= 1
+
+    def worst(self, replicas: Sequence[int], state: PartitionImage) -> int:
+        """Who should go first.
+
+        One that is dead, that is not in sync, that is on its way out; then one of a rack with others, one that does not
+        lead, one with much load.
+        """
+        racks = Counter(self.racks.get(node) for node in replicas)
+
+        def badness(at: int) -> tuple[int, ...]:
+            node = replicas[at]
+            return (
+                node not in self.alive,
+                node not in state.isr,
+                node not in self.nodes,
+                racks[self.racks.get(node)],
+                node != state.leader,
+                self.load[node],
+                at,
+            )
+
+        return replicas[max(range(len(replicas)), key=badness)]
 
     def best(self, replicas: Sequence[int]) -> int | None:
         """Who should get one more replica beside these: in a rack that has none, with the least load."""
@@ -211,6 +242,26 @@ def drain_moves(image: MetadataImage, node_id: int) -> list[Reassignment]:
         plan.planned[place] = list(replicas)
         plan.replace(place, node_id, new)
     return plan.moves()
+
+
+def factor_moves(image: MetadataImage, places: Iterable[Place], factor: int) -> list[Reassignment]:
+    """The moves that give partitions, also those that are being moved, so many replicas.
+
+    What is in sync stays before what is not. Raises InvalidReplicationFactorError: there are too few nodes.
+    """
+    plan = _Plan(image, [])
+    for place in places:
+        name, index = place
+        replicas = plan.planned[place] = list(plan.now[place])
+        while len(replicas) > factor:
+            plan.drop(place, plan.worst(replicas, image.topics[name].partitions[index]))
+        while len(replicas) < factor:
+            new = plan.best(replicas)
+            if new is None:
+                message = f"a replication factor of {factor} needs as many nodes, and {len(replicas)} can be used"
+                raise InvalidReplicationFactorError(message)
+            plan.add(place, new)
+    return [Reassignment(*place, replicas) for place, replicas in plan.planned.items()]
 
 
 def grow_internal_topics(image: MetadataImage, config: BrokerConfig) -> list[Reassignment]:

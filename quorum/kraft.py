@@ -257,6 +257,7 @@ class KraftMachine(Elections, Following, Leading):
     def log_appended(self, now_ms: float) -> list[Effect]:
         """The log's end has moved, by an effect (TruncateTo as well) or by the controller's records."""
         self._log_changing = False
+        self._pull.failures = 0
         return self._settled(now_ms)
 
     def voters_refused(self, error: BrokerError, now_ms: float) -> list[Effect]:
@@ -286,7 +287,7 @@ class KraftMachine(Elections, Following, Leading):
     def snapshot_failed(self, now_ms: float) -> list[Effect]:
         """The snapshot that came is not usable, or could not be written; it is fetched again from its beginning."""
         self._installing = None
-        self._pull = Pull()
+        self._pull = Pull(failures=self._pull.failures)
         if isinstance(self._role, Follower):
             self._role.download = None
         self._fetch_failed(now_ms)

@@ -138,7 +138,7 @@ class Following(KraftCore):
         else:
             assert request.fetch_offset == self._log.end_offset, "nothing else appends to a follower's log"
             role.high_watermark = max(role.high_watermark, reply.high_watermark)
-            self._pull = Pull()
+            self._pull = Pull(failures=self._pull.failures if data_size else 0)
             if data_size:
                 self._effects.append(AppendFetched(self.epoch, request.fetch_offset))
                 self._log_changing = True
@@ -174,7 +174,7 @@ class Following(KraftCore):
         if snapshot.offset < self._high_watermark:  # this node has more than what it would get
             self._fetch_failed(now_ms)
             return
-        self._pull = Pull()
+        self._pull = Pull(failures=self._pull.failures)
         follower.download = Download(snapshot)
 
     def _on_snapshot_reply(
@@ -194,7 +194,7 @@ class Following(KraftCore):
             role.download = None
             self._fetch_failed(now_ms)
             return
-        self._pull = Pull()
+        self._pull = Pull(failures=self._pull.failures)
         self._effects.append(WriteSnapshot(download.snapshot, download.position))
         download.position = end
         if end == reply.size:
@@ -208,5 +208,6 @@ class Following(KraftCore):
         assert self._log.start_offset == self._log.end_offset == snapshot.offset, "the log starts after its snapshot"
         assert offset < snapshot.offset, "the voters of a snapshot stand in it"
         self._installing = None
+        self._pull.failures = 0
         self._voters.install(offset, voters)
         self._advance_to(snapshot.offset)

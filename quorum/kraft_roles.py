@@ -147,3 +147,4 @@ class Pull:
     request: Request | None = None
     retry_at_ms: float = -NEVER
     failures: int = 0
+    """How many in a row; an answer that could not be stored is one too."""

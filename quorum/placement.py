@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,10 @@ def default_factor(image: MetadataImage, config: BrokerConfig) -> int:
 def place(nodes: Iterable[NodeImage], first: int, count: int, factor: int) -> list[list[int]]:
     """Replicas of `count` partitions, the leader-to-be first, on usable nodes.
 
-    Nodes of different racks are dealt in turn, so that neighbours in the order, and so the replicas of one partition,
-    are in different racks where there are enough. Each partition begins one node further than the one before; `first`
-    (the number of partitions that exist already) says where, so that leaders stay spread as topics come.
+    Nodes of different racks are dealt in turn, and each partition is led one node further in this order than the one
+    before; `first` (the number of partitions that exist already) says where, so that leaders stay spread as topics
+    come. The other replicas go, one by one, to the rack that has the fewest of the partition, there to the node that
+    has the fewest of all of these partitions, and of such nodes to the next in order.
 
     Raises InvalidReplicationFactorError if there are fewer usable nodes than replicas.
     """
@@ -49,6 +51,22 @@ def place(nodes: Iterable[NodeImage], first: int, count: int, factor: int) -> li
             f" nodes that can get replicas now, which is {len(order)} of {len(registered)} registered"
         )
         raise InvalidReplicationFactorError(message)
-    return [
-        [order[(first + partition + replica) % len(order)] for replica in range(factor)] for partition in range(count)
-    ]
+    turns = [order[turn:] + order[:turn] for turn in range(len(order))]
+    dealt = [turns[(first + partition) % len(order)] for partition in range(count)]
+    rack_of = {node.node_id: node.rack for node in registered}
+    load = Counter(turn[0] for turn in dealt)
+    return [_beside(turn, factor, rack_of, load) for turn in dealt]
+
+
+def _beside(turn: list[int], factor: int, rack_of: dict[int, str], load: Counter[int]) -> list[int]:
+    """The first of these nodes, and those that get the other replicas; they are counted."""
+    replicas = turn[:1]
+    in_rack = Counter([rack_of[turn[0]]])
+    free = turn[1:]
+    for _ in range(factor - 1):
+        chosen = min(free, key=lambda node: (in_rack[rack_of[node]], load[node]))
+        free.remove(chosen)
+        replicas.append(chosen)
+        in_rack[rack_of[chosen]] += 1
+        load[chosen] += 1
+    return replicas

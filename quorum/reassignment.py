@@ -24,7 +24,7 @@ from ..transport.cluster_messages import (
     ReassignmentState,
     RebalanceReply,
 )
-from .balance import rebalance_moves
+from .balance import factor_moves, rebalance_moves
 from .decision import Decision
 from .elections import original_replicas
 from .min_insync import followed_settings
@@ -53,12 +53,13 @@ def alter_partition_reassignments(
     """Begin, change or cancel moves. Replies PartitionOutcomesReply.
 
     A new target takes the place of that of a move under way, as KIP-455 has it. Errors of an entry:
-    UNKNOWN_TOPIC_OR_PARTITION, INVALID_REPLICA_ASSIGNMENT, NO_REASSIGNMENT_IN_PROGRESS, INVALID_REQUEST.
+    UNKNOWN_TOPIC_OR_PARTITION, INVALID_REPLICA_ASSIGNMENT, NO_REASSIGNMENT_IN_PROGRESS, INVALID_REQUEST. Raises
+    InvalidReplicationFactorError if there are fewer nodes than replicas are wanted.
     """
     states = PartitionStates(image, config)
     times = Counter((move.topic, move.partition) for move in request.partitions)
     outcomes: list[PartitionOutcome] = []
-    for move in request.partitions:
+    for move in _chosen(image, request):
         outcome = PartitionOutcome(move.topic, move.partition)
         try:
             if times[move.topic, move.partition] > 1:
@@ -69,6 +70,22 @@ def alter_partition_reassignments(
             outcome = PartitionOutcome(move.topic, move.partition, error.code, error.message)
         outcomes.append(outcome)
     return _moved(states, PartitionOutcomesReply(outcomes))
+
+
+def _chosen(image: MetadataImage, request: AlterPartitionReassignmentsRequest) -> list[Reassignment]:
+    """The entries, those that leave it to the controller with the replicas that it chooses."""
+    if request.replication_factor == 0:
+        return request.partitions
+    places = [
+        (move.topic, move.partition)
+        for move in request.partitions
+        if move.replicas == [] and move.topic in image.topics
+        if move.partition < len(image.topics[move.topic].partitions)
+    ]
+    chosen = {(move.topic, move.partition): move for move in factor_moves(image, places, request.replication_factor)}
+    return [
+        chosen.get((move.topic, move.partition), move) if move.replicas == [] else move for move in request.partitions
+    ]
 
 
 def _moved(states: PartitionStates, reply: PartitionOutcomesReply | RebalanceReply) -> Decision:

@@ -13,6 +13,7 @@ from ..errors import (
     BrokerError,
     BrokerIdNotRegisteredError,
     ConfigError,
+    InconsistentTopicIdError,
     InvalidPartitionsError,
     TopicExistsError,
     UnknownTopicOrPartitionError,
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
     from .image import MetadataImage
 
 Outcome: TypeAlias = "Body | BrokerError"
+
+
+def pinned(request: Request, known: MetadataImage) -> Request:
+    """The request as it is repeated: one that deletes topics says which ones, not only what they are called."""
+    if not isinstance(request, DeleteTopicsRequest) or request.topic_ids:
+        return request
+    ids = [known.topics[name].topic_id if name in known.topics else "" for name in request.topics]
+    return DeleteTopicsRequest(request.topics, request.timeout_ms, ids)
 
 
 def settled(request: Request, outcome: Outcome, before: MetadataImage, after: MetadataImage) -> Outcome:
@@ -92,8 +101,10 @@ def _widened(wanted: PartitionCount, result: TopicResult, before: MetadataImage,
 
 
 def _deleted(result: TopicResult, before: MetadataImage, after: MetadataImage) -> TopicResult:
-    then = before.topics.get(result.topic)
-    if result.error_code == UnknownTopicOrPartitionError.code and then is not None and result.topic not in after.topics:
+    then, now = before.topics.get(result.topic), after.topics.get(result.topic)
+    is_gone = then is not None and (now is None or now.topic_id != then.topic_id)
+    if result.error_code in (UnknownTopicOrPartitionError.code, InconsistentTopicIdError.code) and is_gone:
+        assert then is not None
         return TopicResult(result.topic, 0, None, then.topic_id)
     return result
 

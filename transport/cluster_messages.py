@@ -97,13 +97,18 @@ class PartitionOutcomesReply(Body):
 
 
 class AlterPartitionReassignmentsRequest(Request):
-    """Move partitions; the number of replicas may change too. Answered when the moves are begun."""
+    """Move partitions; the number of replicas may change too. Answered when the moves are begun.
+
+    An entry with an empty list gets replication_factor replicas, unless that is 0: which ones go and where new ones
+    come is for the controller to choose. INVALID_REPLICATION_FACTOR of the whole request: there are too few nodes.
+    """
 
     API = 45
     REPLY = PartitionOutcomesReply
 
     partitions: list[Reassignment]
     timeout_ms: Count
+    replication_factor: Count = 0
 
 
 class ReassignmentState(Body):

@@ -305,6 +305,9 @@ class DeleteTopicsRequest(Request):
 
     topics: list[Name]
     timeout_ms: Count
+    topic_ids: list[Name] = field(default_factory=list)
+    """Which topics of those names, in the same order; "": whichever it is. The node that is asked fills them in
+    when it repeats the request, which then deletes no topic that was created since."""
 
 
 class PartitionCount(Body):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -35,6 +36,33 @@ def test_replicas_are_different_nodes_and_leaders_are_spread(racks, first, count
     most, least = max(leaders.values()), min(leaders.get(node.node_id, 0) for node in nodes)
     assert most - least <= 1
     assert placed == place(nodes, first, count, factor), "the order in which nodes registered does not matter"
+
+
+@given(
+    racks=st.lists(st.sampled_from("aaabbc"), min_size=1, max_size=9),
+    first=st.integers(0, 50),
+    count=st.integers(1, 40),
+    data=st.data(),
+)
+def test_racks_of_any_size_share_every_partition_as_evenly_as_they_can(racks, first, count, data):
+    factor = data.draw(st.integers(1, len(racks)))
+    nodes = nodes_in(*racks)
+    sizes = Counter(racks)
+    load = Counter()
+    for replicas in place(nodes, first, count, factor):
+        load.update(replicas)
+        inside = Counter(nodes[node].rack for node in replicas)
+        assert len(inside) == min(factor, len(sizes))
+        for rack, others in itertools.permutations(sizes, 2):
+            assert inside[rack] <= inside[others] + 1 or inside[others] == sizes[others]
+    if len(sizes) == 1:
+        assert max(load.values()) - min(load[node.node_id] for node in nodes) <= 1
+
+
+def test_a_rack_of_one_node_is_not_left_out():
+    placed = place(nodes_in("a", "a", "b"), 0, 6, 2)
+    assert all(2 in replicas for replicas in placed)
+    assert Counter(node for replicas in placed for node in replicas) == {0: 3, 1: 3, 2: 6}
 
 
 @given(each=st.integers(1, 4), first=st.integers(0, 20), count=st.integers(1, 20))

@@ -261,6 +261,48 @@ def test_a_follower_whose_disk_is_full_goes_on_when_there_is_room(cluster):
     cluster.check_nothing_lost()
 
 
+def test_a_follower_whose_disk_is_full_asks_less_and_less_often_and_says_once_why(cluster, caplog):
+    nodes = cluster.three()
+    full(nodes[2], "log")
+    cluster.put("a")
+    cluster.run_for(5000)
+    asked = cluster.asked_by[3]
+    cluster.run_for(10_000)
+    assert cluster.asked_by[3] - asked <= 25
+    assert caplog.text.count("were not appended") == 1
+    nodes[2].disk.fault = None
+    cluster.put("b")
+    cluster.check_nothing_lost()
+    full(nodes[2], "log")
+    cluster.put("c")
+    cluster.run_for(100)
+    assert caplog.text.count("were not appended") == 2
+    cluster.run_until(lambda: cluster.asked_by[3] - asked > 8)  # soon again, as the last time went well
+    nodes[2].disk.fault = None
+    cluster.check_nothing_lost()
+
+
+@pytest.mark.parametrize("part_of_path", ["checkpoint", "spoilt"])
+def test_a_snapshot_that_cannot_be_kept_is_asked_for_less_and_less_often(cluster, caplog, part_of_path):
+    nodes = cluster.three(metadata_log_max_record_bytes_between_snapshots=500)
+    nodes[2].end()
+    for number in range(12):
+        cluster.put(f"k{number}", size=60)
+    cluster.run_until(lambda: all(node.member._log.start_offset > 0 for node in nodes[:2]))
+    full(nodes[2], part_of_path)
+    if part_of_path == "spoilt":
+        for node in nodes[:2]:
+            read = node.member._snapshots.read
+            node.member._snapshots.read = lambda *args, read=read: (read(*args)[0], bytes(len(read(*args)[1])))
+    nodes[2].start()
+    cluster.run_for(5000)
+    asked = cluster.asked_by[3]
+    cluster.run_for(10_000)
+    assert 5 <= cluster.asked_by[3] - asked <= 50  # each time what there is, and then its parts
+    assert caplog.text.count("snapshot of the leader's could not be stored") == (part_of_path == "checkpoint")
+    assert caplog.text.count("the snapshot that the leader has sent is not used") == (part_of_path == "spoilt")
+
+
 def test_a_disk_that_is_full_at_the_start_is_a_reason_not_to_start(cluster):
     node = cluster.node(1)
     cluster.put("a")

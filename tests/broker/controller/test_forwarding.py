@@ -232,6 +232,40 @@ def test_other_repeated_requests_that_were_carried_out_have_succeeded(cluster, t
     assert again[2].outcome.code == 102
 
 
+def test_a_repeated_deletion_spares_a_topic_that_was_created_since(cluster, topic):
+    nodes = cluster(3)
+    nodes[1].ask(topic("t", 1))
+    nodes[1].ask(topic("u", 1))
+    nodes.run()
+    (deleted,) = lose_answers(nodes, DeleteTopicsRequest(["t", "none", "u"], 1000))
+    assert "t" not in nodes.image.topics
+    nodes[3].ask(topic("t", 1))
+    nodes.run()
+    created = nodes.image.topics["t"]
+    nodes[2].links[1].change(LinkState.UP)
+    nodes.run()
+    assert nodes.image.topics["t"] == created
+    assert [result.error_code for result in deleted.body.topics] == [0, 3, 0]
+    assert deleted.body.topics[0].topic_id not in ("", created.topic_id)
+
+
+def test_a_first_deletion_is_by_name_whatever_its_node_knows(cluster, topic):
+    nodes = cluster(3)
+    nodes[1].ask(topic("t", 1))
+    nodes.run()
+    nodes[2].follows = False
+    nodes[1].ask(DeleteTopicsRequest(["t"], 1000))
+    nodes[1].ask(topic("t", 1))
+    nodes.run()
+    deleted = nodes[2].ask(DeleteTopicsRequest(["t"], 1000))
+    nodes.run()
+    nodes[2].follows = True
+    nodes[2].apply()
+    nodes.run()
+    assert deleted.body.topics[0].error_code == 0
+    assert "t" not in nodes.image.topics
+
+
 def test_a_hung_leader_s_answer_is_not_waited_for_when_another_leads(cluster, topic):
     nodes = cluster(3)
     nodes[2].links[1].held = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from zmqbroker.errors import UnknownTopicOrPartitionError
+from zmqbroker.errors import InvalidReplicationFactorError, UnknownTopicOrPartitionError
 from zmqbroker.quorum import balance, decisions, reassignment
 from zmqbroker.transport import cluster_messages as c
 from zmqbroker.transport.internal_topics import OFFSETS_TOPIC
@@ -146,6 +146,42 @@ def test_dead_replicas_may_stay(metadata):
     assert cluster.move([1, 2, 3]).error_code == 0
 
 
+def test_fewer_replicas_are_those_that_live_and_are_in_sync(metadata):
+    cluster = metadata(4).topic([1, 2, 3, 4])
+    cluster.fence(1)
+    cluster.alter([2, 4])
+    leader, isr, _ = cluster.summary()
+    assert cluster.move([], factor=2).error_code == 0
+    assert (cluster.summary()[0], sorted(cluster.state().replicas)) == (leader, sorted(isr))
+    assert cluster.move([], factor=1).error_code == 0
+    assert cluster.state().replicas == (leader,)
+
+
+def test_fewer_replicas_leave_a_rack_with_others_and_a_node_with_much_load_first(metadata):
+    cluster = metadata(4, racks="aabb").topic([1, 2, 3], [1, 2, 3])
+    for partition in (0, 1):
+        assert cluster.move([], partition=partition, factor=2).error_code == 0
+    assert [cluster.state(partition).replicas for partition in (0, 1)] == [(1, 3), (1, 3)]
+    cluster.drain(3)
+    assert cluster.move([], partition=0, factor=1).error_code == 0
+    assert cluster.state(0).replicas == (1,)
+
+
+def test_more_replicas_are_in_other_racks_and_where_there_are_few(metadata):
+    cluster = metadata(5, racks="aabbb").topic([1], [1], [1], [3], [3])
+    moves = [c.Reassignment("a", partition, []) for partition in range(3)]
+    request = c.AlterPartitionReassignmentsRequest(moves, 1000, 2)
+    reply = cluster.commit(reassignment.alter_partition_reassignments(cluster.image, request, cluster.config))
+    assert [entry.error_code for entry in reply.partitions] == [0, 0, 0]
+    assert [set(cluster.state(partition).replicas) for partition in range(3)] == [{1, 4}, {1, 5}, {1, 4}]
+    cluster.fence(2)
+    image = cluster.image
+    with pytest.raises(InvalidReplicationFactorError, match="factor of 5 needs as many nodes, and 4 can be used"):
+        cluster.move([], factor=5)
+    assert cluster.move([], partition=9, factor=2).error_code == 3
+    assert cluster.image == image
+
+
 def test_each_entry_stands_for_itself(metadata):
     cluster = metadata(3).topic([1], [1], [1])
     moves = [("a", 0, [2]), ("a", 1, [9]), ("b", 0, [1]), ("a", 7, [1]), ("a", 2, [2]), ("a", 2, [3])]
@@ -186,7 +222,7 @@ def test_more_replicas_raise_min_insync_replicas_when_all_are_there(metadata):
     cluster.move([1, 2, 3], partition=0)
     cluster.move([2, 3, 1], partition=1)
     cluster.alter([1, 2, 3], partition=0)
-    assert cluster.setting("min.insync.replicas") is None, "partition 1 has one replica in sync"
+    assert cluster.setting("min.insync.replicas") == "1", "partition 1 has one replica in sync"
     cluster.alter([2, 3, 1], partition=1)
     assert cluster.setting("min.insync.replicas") == "2"
 
@@ -198,14 +234,14 @@ def test_fewer_replicas_lower_it_and_end_eligibility(metadata):
     cluster.alter([1], partition=0)
     assert cluster.summary(0) == (1, [1], [2])
     cluster.move([2, 1], partition=1)
-    assert cluster.setting("min.insync.replicas") is None
+    assert cluster.setting("min.insync.replicas") == "1"
     assert cluster.summary(0) == (1, [1], []), "node 1 commits alone now"
 
 
-@pytest.mark.parametrize("setting", [1, 3])
-def test_what_somebody_has_set_stays(metadata, setting):
+@pytest.mark.parametrize(("setting", "fewer"), [(1, [1, 2, 3]), (3, [1, 2])])
+def test_what_somebody_has_set_stays(metadata, setting, fewer):
     cluster = metadata(4).topic([1, 2, 3], **{"min.insync.replicas": setting})
-    cluster.move([1, 2])
+    cluster.move(fewer)
     assert cluster.setting("min.insync.replicas") == str(setting)
     cluster.move([1, 2, 3, 4])
     cluster.catch_up()
