@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..log.partition_log import PartitionLog
     from ..transport.peer_messages import ReplicaState
-    from .partition import Partition
+    from .replica_log import ReplicaLog
     from .timers import Timer
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _FIRST_PAUSE_MS = 10.0
 class Following:
     """One time of following: one leader in one leader epoch."""
 
-    def __init__(self, replica: Partition, log: PartitionLog) -> None:
+    def __init__(self, replica: ReplicaLog, log: PartitionLog) -> None:
         self._replica = replica
         self._log = log
         self._leader = replica.state.leader

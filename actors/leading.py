@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..log.partition_log import PartitionLog
     from ..transport.messages import PartitionDeleted
     from .commands import DeleteBefore, Read, Ref
-    from .partition import Partition
+    from .replica_log import ReplicaLog
     from .timers import Timer
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class _Follower:
 class Leading:
     """One leadership: from the election of this replica in one leader epoch to its end."""
 
-    def __init__(self, replica: Partition, log: PartitionLog) -> None:
+    def __init__(self, replica: ReplicaLog, log: PartitionLog) -> None:
         self._replica = replica
         self._log = log
         self._epoch = replica.state.leader_epoch
@@ -274,7 +274,7 @@ class Leading:
         )
 
     @staticmethod
-    def refuse_follower(replica: Partition, message: FollowerAt, error: BrokerError) -> None:
+    def refuse_follower(replica: ReplicaLog, message: FollowerAt, error: BrokerError) -> None:
         """Answer a follower's position with an error."""
         start = -1 if replica.log is None else replica.log.log_start_offset
         state = ReplicaState(

@@ -24,7 +24,6 @@ from ..transport.messages import (
     PartitionEpochEnd,
     PartitionFetched,
     PartitionOffset,
-    PartitionProduced,
 )
 from .commands import (
     Answer,
@@ -212,14 +211,6 @@ class Partition(ReplicaLog):
             self.refuse_append(command, error)
             return
         leading.stage(command)
-
-    def refuse_append(self, command: Append, error: BrokerError) -> None:
-        """Answer an append with the error that it met."""
-        self.context.counters["batches-refused"] += 1
-        if command.acks == 0:
-            logger.warning("a batch for %s with acks=0 was refused: %s: %s", self.name, error.name, error.message)
-        body = PartitionProduced(self.topic, self.partition, error.code, error.message)
-        tell_back(command.reply_to, Answer(command.call, command.index, body))
 
     def on_turn_end(self) -> None:
         """Write what the turn has gathered."""

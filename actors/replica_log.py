@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerError, StorageError
 from ..transport.config_messages import TOPIC_RESOURCE
+from ..transport.messages import PartitionProduced
 from .actor import ReactorActor
-from .commands import Readable, Watch, tell_back
+from .commands import Answer, Append, Readable, Watch, tell_back
 from .flush_pool import attempt
 from .log_care import report_recovery
 
@@ -106,6 +107,14 @@ class ReplicaLog(ReactorActor):
             self.want_flush()  # a segment that is full is flushed once, so that a recovery need not read it
         if self.config.flush == "interval" and self._flush_timer is None:
             self._flush_timer = self.reactor.call_later(self.config.flush_ms, self._flush_by_time)
+
+    def refuse_append(self, command: Append, error: BrokerError) -> None:
+        """Answer an append with the error that it met."""
+        self.context.counters["batches-refused"] += 1
+        if command.acks == 0:
+            logger.warning("a batch for %s with acks=0 was refused: %s: %s", self.name, error.name, error.message)
+        body = PartitionProduced(self.topic, self.partition, error.code, error.message)
+        tell_back(command.reply_to, Answer(command.call, command.index, body))
 
     def advance(self, high_watermark: int) -> None:
         """Move the high watermark; whoever watches hears of it."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import CorruptMessageError
 from .batch import NO_TIMESTAMP, emptied_batch, gap_batch, read_header
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from ..settings import TopicConfig
     from .batch import BatchHeader
     from .cleanable import Cleanable
-    from .compacting_log import CompactingLog
     from .disk import Disk, File
+    from .producer_state import ProducerStates
+    from .recovery import Damage
 
 WRITE_BYTES = 256 << 10
 """Gathered for one write."""
@@ -52,10 +54,43 @@ class Stage(Enum):
     ENDED = "done, or aborted"
 
 
+class CleanableLog(Protocol):
+    """What a pass needs of the log that it works on."""
+
+    folder: str
+    config: TopicConfig
+
+    @property
+    def producers(self) -> ProducerStates:
+        """What is known of idempotent producers."""
+        ...
+
+    @property
+    def damage(self) -> Damage | None:
+        """The first bad batch that was found."""
+        ...
+
+    def found_damage(self, segment: Segment, error: BadBatchError) -> CorruptMessageError:
+        """Note damage that a read has met."""
+        ...
+
+    def swap_in(self, old: list[Segment], new: Segment) -> None:
+        """Let a compacted segment, which is durable, take the place of some neighbours."""
+        ...
+
+    def remove_replaced(self, old: list[Segment], new: Segment) -> None:
+        """Remove the files of segments that a compacted one has replaced; again, if a try before has failed."""
+        ...
+
+    def cleaned_up_to(self, offset: int) -> None:
+        """A pass has ended: each key that occurs below the offset does so once, by the records below it."""
+        ...
+
+
 class Cleaning:
     """Made by ``CompactingLog.start_cleaning``; ``step`` until ``is_done``."""
 
-    def __init__(self, log: CompactingLog, disk: Disk, part: Cleanable, *, now_ms: int, memory_bytes: int) -> None:
+    def __init__(self, log: CleanableLog, disk: Disk, part: Cleanable, *, now_ms: int, memory_bytes: int) -> None:
         self._log = log
         self._disk = disk
         self._part = part

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import InvalidRequestError, NotControllerError
 from ..transport.quorum_messages import QuorumFetchReply
+from .kraft_asking import Asking
 from .kraft_leader import Leader
-from .kraft_roles import Asking, Candidate, Follower, Prospective, Pull, Resigned, Role, Unattached
+from .kraft_roles import Candidate, Follower, Prospective, Pull, Resigned, Role, Unattached
 from .kraft_types import (
     NEVER,
     NOBODY,

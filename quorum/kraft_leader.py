@@ -10,7 +10,7 @@ from .kraft_voters import reached_by_majority
 
 if TYPE_CHECKING:
     from ..transport.quorum_messages import QuorumFetchRequest, Voter
-    from .kraft_roles import Asking
+    from .kraft_asking import Asking
     from .kraft_types import Token
     from .kraft_voters import Voters
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 from ..transport.network import SendResult
 
 if TYPE_CHECKING:
-    from .network import Host, SimNetwork
-    from .world import Event
+    from random import Random
+
+    from .conditions import NetworkConditions
+    from .world import Event, World
 
 Frames = list[bytes]
 
@@ -45,6 +47,38 @@ class Endpoint(Protocol):
         ...
 
 
+class Machine(Protocol):
+    """Where an end of a connection is."""
+
+    name: str
+    up: bool
+    paused: bool
+
+
+class Medium(Protocol):
+    """What a connection needs to know of the network that it is a part of."""
+
+    world: World
+    random: Random
+    conditions: NetworkConditions
+
+    def arrival_ms(self) -> float:
+        """When a message arrives that is sent now."""
+        ...
+
+    def is_blocked(self, source: Machine, target: Machine) -> bool:
+        """Whether nothing passes in this direction."""
+        ...
+
+    def note_message(self, connection: Connection, side: Side, frames: Frames) -> None:
+        """Put a message that arrives into the trace."""
+        ...
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is over."""
+        ...
+
+
 class _Lane:
     """One direction: messages and how long each of them takes, in order; None is the other end's reset."""
 
@@ -62,7 +96,7 @@ class Connection:
     """Two ends and two lanes. The routing id is its name at the server."""
 
     def __init__(
-        self, network: SimNetwork, number: int, hosts: tuple[Host, Host], endpoints: tuple[Endpoint, Endpoint]
+        self, network: Medium, number: int, hosts: tuple[Machine, Machine], endpoints: tuple[Endpoint, Endpoint]
     ) -> None:
         self.number = number
         self.routing_id = b"\0" + number.to_bytes(4, "big")

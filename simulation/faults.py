@@ -10,7 +10,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from .network import NetworkConditions
+from .conditions import NetworkConditions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,14 +6,14 @@ A host whose process is gone refuses connections at once; one that is off, or be
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from ..errors import ZmqBrokerError
 from ..transport.network import LinkState, SendResult
-from .connection import Connection, Endpoint, Frames, Side
+from .conditions import NetworkConditions
+from .connection import Connection, Endpoint, Frames, Machine, Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,23 +28,6 @@ _RECONNECT_MS = (10.0, 500.0)
 
 class SimListenError(ZmqBrokerError):
     """The address is in use."""
-
-
-@dataclass
-class NetworkConditions:
-    """How the network of a run is; times in ms; may be changed at any time."""
-
-    latency_ms: float = 0.2
-    """The least that a message takes."""
-    jitter_ms: float = 0.3
-    """What it takes more, on average."""
-    slow_share: float = 0.0
-    slow_ms: float = 100.0
-    """Some messages take up to this much more, and those behind them on the same connection with them."""
-    heartbeat_timeout_ms: float = 1_000.0
-    connect_timeout_ms: float = 500.0
-    queue_messages: int = 100
-    """What a direction of a connection holds, unread messages of the receiver included."""
 
 
 class Host:
@@ -121,7 +104,7 @@ class SimNetwork:
         if connection.is_open(side) and not self.is_blocked(connection.hosts[side.other], connection.hosts[side]):
             connection.lose(side)
 
-    def is_blocked(self, source: Host, target: Host) -> bool:
+    def is_blocked(self, source: Machine, target: Machine) -> bool:
         """Whether nothing passes in this direction."""
         return (source.name, target.name) in self._blocked or not target.up
 

@@ -11,8 +11,9 @@ from zmqbroker.log.batch import computed_crc, read_header
 from zmqbroker.simulation import probe
 from zmqbroker.simulation.client import Outcome, SimClient
 from zmqbroker.simulation.cluster import Cluster, LogCapture
+from zmqbroker.simulation.conditions import NetworkConditions
 from zmqbroker.simulation.log_model import make_batch
-from zmqbroker.simulation.network import NetworkConditions, SimNetwork
+from zmqbroker.simulation.network import SimNetwork
 from zmqbroker.simulation.world import World
 from zmqbroker.transport.messages import CreateTopicsRequest, NewTopic, PartitionData, ProduceRequest
 

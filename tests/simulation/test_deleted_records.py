@@ -7,8 +7,9 @@ from zmqbroker.errors import RequestTimedOutError
 from zmqbroker.simulation import probe
 from zmqbroker.simulation.client import SimClient
 from zmqbroker.simulation.cluster import Cluster
+from zmqbroker.simulation.conditions import NetworkConditions
 from zmqbroker.simulation.log_model import make_batch
-from zmqbroker.simulation.network import NetworkConditions, SimNetwork
+from zmqbroker.simulation.network import SimNetwork
 from zmqbroker.simulation.world import World
 from zmqbroker.transport.messages import (
     CreateTopicsRequest,

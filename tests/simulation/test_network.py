@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from zmqbroker.simulation.conditions import NetworkConditions
 from zmqbroker.simulation.connection import Connection
-from zmqbroker.simulation.network import NetworkConditions, NodeNetwork, SimClientConnection, SimNetwork
+from zmqbroker.simulation.network import NodeNetwork, SimClientConnection, SimNetwork
 from zmqbroker.simulation.world import World
 from zmqbroker.transport.network import LinkState, SendResult
 
