@@ -89,8 +89,9 @@ class _Decided(NamedTuple):
 class ActiveController:
     """The one writer of the cluster's metadata in one epoch of the quorum; part of the Controller actor."""
 
-    def __init__(self, context: NodeContext, epoch: int, image: MetadataImage, liveness: Liveness) -> None:
+    def __init__(self, context: NodeContext, epoch: int, image: MetadataImage, basis: int, liveness: Liveness) -> None:
         self.epoch = epoch
+        self._basis = basis
         self.image = image
         """All that is appended."""
         self.arrived: set[int] = set()
@@ -248,13 +249,14 @@ class ActiveController:
             return
         log_changes(self.image, records)
         reactor = self._context.reactor
-        told = reactor.tell(QUORUM, AppendMetadata(self.epoch, records, self.image.end_offset))
+        told = reactor.tell(QUORUM, AppendMetadata(self.epoch, records, self.image.end_offset, self._basis))
         assert told or reactor.stopping, "a node that leads the quorum has a quorum actor"
         self.image = apply(self.image, records, TOPIC_RESOURCE)
 
     def committed(self, offset: int) -> None:
         """Answer the decisions that cannot be lost any more."""
         assert offset >= self._committed, f"committed metadata go back from {self._committed} to {offset}"
+        assert offset <= self.image.end_offset, f"{offset} is committed, and only {self.image.end_offset} was decided"
         self._committed = offset
         self._answer()
 
@@ -263,24 +265,24 @@ class ActiveController:
             offset, respond, outcome = self._decided.popleft()
             respond(outcome, offset)
 
-    def rebase(self, image: MetadataImage) -> None:
+    def rebase(self, image: MetadataImage, basis: int) -> None:
         """Go on from another log: the quorum has appended a record of its own, the image's last.
 
         What was sent to be appended behind it is not in the log, and is refused; so its producer ids are given up.
         """
         why = "the quorum's voters have changed meanwhile"
-        self._go_back(image, image.end_offset - 1, NotControllerError(self._unknown(why)))
+        self._go_back(image, basis, image.end_offset - 1, NotControllerError(self._unknown(why)))
 
-    def append_refused(self, image: MetadataImage, error: BrokerError) -> None:
+    def append_refused(self, image: MetadataImage, basis: int, error: BrokerError) -> None:
         """Go on from the end of this image: what was decided past it could not be appended."""
         logger.error("the metadata log takes no more: %s", error.message)
-        self._go_back(image, image.end_offset, error)
+        self._go_back(image, basis, image.end_offset, error)
 
-    def _go_back(self, image: MetadataImage, end: int, error: BrokerError) -> None:
+    def _go_back(self, image: MetadataImage, basis: int, end: int, error: BrokerError) -> None:
         lost = [decided for decided in self._decided if decided.offset > end]
         self._decided = deque(decided for decided in self._decided if decided.offset <= end)
         self._producer_ids = range(0)
-        self.image = image
+        self.image, self._basis = image, basis
         _refuse(lost, error)
 
     def lose(self) -> None:

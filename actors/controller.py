@@ -95,13 +95,13 @@ class Controller(ReactorActor):
         assert message.epoch >= self._epoch, f"the lead of epoch {message.epoch} begins after epoch {self._epoch}"
         lead, node_id = self._lead, self.context.config.node_id
         if lead is not None and lead.epoch == message.epoch:
-            lead.rebase(message.image)
+            lead.rebase(message.image, message.basis)
             return
         if lead is not None:
             self._stop_leading()
         self._epoch = message.epoch
         logger.info("node %d is the controller, in quorum epoch %d", node_id, message.epoch)
-        self._lead = ActiveController(self.context, message.epoch, message.image, self._liveness)
+        self._lead = ActiveController(self.context, message.epoch, message.image, message.basis, self._liveness)
         self._upkeep = Upkeep(self.context, self._lead)
         self._lead.fence_lost()
         self._follow(node_id)
@@ -126,7 +126,7 @@ class Controller(ReactorActor):
             case MetadataCommitted():
                 lead.committed(message.offset)
             case AppendRefused():
-                lead.append_refused(message.image, message.error)
+                lead.append_refused(message.image, message.basis, message.error)
             case UpkeepDue():
                 upkeep.run()
             case _:

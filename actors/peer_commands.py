@@ -71,14 +71,18 @@ class QuorumCall(Command):
 class AppendMetadata(Message):
     """Append one decision's records as one batch; only of the controller that leads in this epoch.
 
-    Told back: MetadataCommitted. If the log does not end at the offset that is said, the quorum has appended voters of
-    its own meanwhile, and told the controller with StartLeading: nothing is appended then.
+    Told back: MetadataCommitted. A decision that does not rest on the image that the quorum has told last is void: the
+    controller is yet to hear of that one.
     """
 
     epoch: int
     records: list[MetadataRecord]
-    offset: int = -1
-    """Where the first record shall stand; -1: at the log's end."""
+    offset: int
+    """Where the first record stands."""
+    basis: int
+    """Which image the decision rests on, with all that was appended since: that of the StartLeading or AppendRefused
+    with this number. The offset alone would not do: a record of the quorum may take the place of one that is void,
+    and what was decided after that one would fit again."""
 
 
 class AppendRefused(Message):
@@ -89,6 +93,7 @@ class AppendRefused(Message):
 
     epoch: int
     image: MetadataImage
+    basis: int
     error: BrokerError
 
 
@@ -100,6 +105,8 @@ class StartLeading(Message):
 
     epoch: int
     image: MetadataImage
+    basis: int
+    """The image's number: no two that a quorum tells of have the same."""
 
 
 class QuorumLeader(Message):

@@ -66,6 +66,7 @@ from .peer_commands import (
     StartLeading,
 )
 from .peers import ask_peer
+from .quorum_commands import Asked, PassedOn, Tick, WorkDone
 from .quorum_files import QuorumFiles
 from .quorum_snapshots import QuorumSnapshots
 
@@ -96,30 +97,6 @@ _HANDLERS: Mapping[type[Request], Callable[..., list[Effect]]] = {
     RemoveVoterRequest: KraftMachine.remove_voter,
 }
 """What the machine does with a request; DescribeQuorum is answered by any node."""
-
-
-class Tick(Message):
-    """Something of the quorum's may be due."""
-
-
-class WorkDone(Message):
-    """What was given to another thread is done, well or with an error."""
-
-    then: Callable[[Exception | None], None]
-    error: Exception | None
-
-
-class _Asked(Message):
-    """The question that an answer belongs to."""
-
-    node_id: int
-    request: Request
-
-
-class _PassedOn(Message):
-    """The answer goes to whoever has asked here."""
-
-    call: QuorumCall
 
 
 class QuorumMember(ReactorActor):
@@ -153,10 +130,12 @@ class QuorumMember(ReactorActor):
         )
         self._inputs: deque[Callable[[], list[Effect]]] = deque()
         """What the machine is told when the effects under way are carried out."""
-        self._received: tuple[_Asked, bytes] | None = None
+        self._received: tuple[Asked, bytes] | None = None
         """The reply that the machine is being told of, and the frame that came with it."""
         self._not_appended = ""
         self._leads_in = _NO_LEADER
+        self._basis = 0
+        """The number of the image that the controller was told of last."""
         self._log_changed = False
         """Whether the machine has yet to hear that the log's end has moved."""
         self._timer: Timer | None = None
@@ -259,7 +238,7 @@ class QuorumMember(ReactorActor):
             case StartedLeading(epoch):
                 self._leads_in = epoch
                 logger.info("node %d leads the metadata quorum in epoch %d", self._files.me.node_id, epoch)
-                self._tell(CONTROLLER, StartLeading(epoch, self._log.image))
+                self._start_leading(epoch)
             case StoppedLeading(epoch):
                 self._leads_in = _NO_LEADER
                 logger.info("node %d leads no more in epoch %d", self._files.me.node_id, epoch)
@@ -310,14 +289,21 @@ class QuorumMember(ReactorActor):
         if message.epoch != self._leads_in:
             logger.info("a decision of epoch %d comes too late: this node leads no more in it", message.epoch)
             return
-        if message.offset not in (-1, self._log.end_offset):
-            logger.info("a decision for offset %d is void: the log ends at %d", message.offset, self._log.end_offset)
+        if message.basis != self._basis:
+            logger.info("a decision for offset %d is void: it rests on an image that was taken back", message.offset)
             return
+        assert message.offset == self._log.end_offset, f"{message} does not fit the log's end {self._log.end_offset}"
         try:
             self._append(message.records, message.epoch)
         except BrokerError as error:
             logger.error("%d metadata records were not appended: %s", len(message.records), error.message)  # noqa: TRY400
-            self._tell(CONTROLLER, AppendRefused(message.epoch, self._log.image, error))
+            self._basis += 1
+            self._tell(CONTROLLER, AppendRefused(message.epoch, self._log.image, self._basis, error))
+
+    def _start_leading(self, epoch: int) -> None:
+        """Let the controller go on from what the log holds now; what it has decided before it hears of this is void."""
+        self._basis += 1
+        self._tell(CONTROLLER, StartLeading(epoch, self._log.image, self._basis))
 
     def _append_voters(self, epoch: int, voters: Sequence[Voter]) -> None:
         leads = self._leads_in == epoch
@@ -330,7 +316,7 @@ class QuorumMember(ReactorActor):
             self._next(self.machine.voters_refused, error)
             return
         if leads:
-            self._tell(CONTROLLER, StartLeading(epoch, self._log.image))
+            self._start_leading(epoch)
 
     def _append_fetched(self, epoch: int, offset: int) -> None:
         assert self._received is not None, "batches are appended that did not come"
@@ -410,14 +396,14 @@ class QuorumMember(ReactorActor):
     # ---- other nodes
 
     def _send(self, node_id: int, request: Request, timeout_ms: float) -> None:
-        asked = _Asked(node_id, request)
+        asked = Asked(node_id, request)
         message = AskPeer(self.actor_ref, asked, 0, request, timeout_ms=timeout_ms)
         if not self.reactor.tell(peer_address(node_id), message):
             self._next(self.machine.request_failed, node_id, request)
 
     def _on_answer(self, message: PeerAnswer | Refusal) -> None:
         asked = message.call
-        if isinstance(asked, _PassedOn):
+        if isinstance(asked, PassedOn):
             call = asked.call
             message.call, message.index = call.call, call.index
             tell_back(call.reply_to, message)
@@ -466,7 +452,7 @@ class QuorumMember(ReactorActor):
             error = NotControllerError("nobody leads the metadata quorum at the moment")
             tell_back(call.reply_to, Refusal(call.call, call.index, error))
         else:
-            ask_peer(self.reactor, leader_id, AskPeer(self.actor_ref, _PassedOn(call), 0, DescribeQuorumRequest()))
+            ask_peer(self.reactor, leader_id, AskPeer(self.actor_ref, PassedOn(call), 0, DescribeQuorumRequest()))
 
     def _reply(self, call: QuorumCall, reply: Body, data: LogRange | None) -> None:
         frames = [b""] if isinstance(reply, QuorumFetchReply | FetchSnapshotReply) else []

@@ -83,6 +83,7 @@ class Controller(ReactorActor):
         self.leader = (-2, -1)
         self.image: Any = None
         self.epoch = -1
+        self.basis = -1
         self.committed = 0
         self.refused: list[AppendRefused] = []
         self.awaited: list[tuple[int, int, str]] = []
@@ -94,9 +95,9 @@ class Controller(ReactorActor):
                 self.leader = (leader_id, epoch)
                 if self.leader != (self.node.id, self.epoch):
                     self.epoch = -1
-            case StartLeading(epoch, image):
+            case StartLeading(epoch, image, basis):
                 assert self.node.cluster.leaders.setdefault(epoch, self.node.id) == self.node.id, "two leaders"
-                self.epoch, self.image = epoch, image
+                self.epoch, self.image, self.basis = epoch, image, basis
             case MetadataCommitted(epoch, offset):
                 if epoch == self.epoch:
                     self.committed = offset
@@ -104,14 +105,14 @@ class Controller(ReactorActor):
                     self.node.cluster.put_keys.update(dict.fromkeys(done))
             case AppendRefused():
                 self.refused.append(message)
-                self.image = message.image
+                self.image, self.basis = message.image, message.basis
             case _:
                 raise AssertionError(message)
 
     def append(self, *records: Any) -> int:
         """Append a decision; the offset that makes it committed."""
         assert self.epoch >= 0, "this node does not lead"
-        assert self.reactor.tell(QUORUM, AppendMetadata(self.epoch, list(records), self.image.end_offset))
+        assert self.reactor.tell(QUORUM, AppendMetadata(self.epoch, list(records), self.image.end_offset, self.basis))
         self.image = apply(self.image, records, TOPIC_RESOURCE)
         return self.image.end_offset
 
@@ -263,11 +264,16 @@ class Node:
         """What `put` has put, and this node knows for committed."""
         return set(self.context.image.config_of(TOPIC_RESOURCE, "t"))
 
-    def call(self, request: Any) -> Any:
-        """What the quorum answers; an error as it is."""
+    def ask(self, request: Any) -> list[Any]:
+        """Where the quorum's answer will be."""
         answers: list[Any] = []
         to = self.reactor.lookup(CALLER)
         self.reactor.tell(QUORUM, QuorumCall(to, answers.append, 0, request))
+        return answers
+
+    def call(self, request: Any) -> Any:
+        """What the quorum answers; an error as it is."""
+        answers = self.ask(request)
         self.cluster.run_until(lambda: answers)
         (answer,) = answers
         return answer.error if isinstance(answer, Refusal) else answer.body

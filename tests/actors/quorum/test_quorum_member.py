@@ -246,9 +246,25 @@ def test_a_decision_of_an_epoch_that_is_over_is_dropped(cluster):
     cluster.put("a")
     end = node.member._log.end_offset
     for epoch in (0, 2, 7):
-        node.reactor.tell(QUORUM, AppendMetadata(epoch, [put("x")], end))
+        node.reactor.tell(QUORUM, AppendMetadata(epoch, [put("x")], end, node.controller.basis))
     cluster.run_for(50)
     assert node.member._log.end_offset == end
+
+
+def test_what_was_decided_before_the_controller_heard_of_new_voters_is_void_to_the_last_decision(cluster):
+    """The voters stand where the first decision should, so that the second one would fit again."""
+    nodes = [cluster.node(1), cluster.node(2)]
+    cluster.put("a")
+    cluster.run_for(50)
+    controller = nodes[0].controller
+    answers = nodes[0].ask(AddVoterRequest(*nodes[1].voter))
+    for key in ("first", "second"):
+        controller.append(put(key))
+    cluster.run_until(lambda: answers)
+    assert cluster.voters() == [1, 2]
+    assert nodes[0].member._log.end_offset == controller.image.end_offset
+    cluster.put("b")
+    assert nodes[0].config_keys == {"a", "b"}
 
 
 def test_a_follower_whose_disk_is_full_goes_on_when_there_is_room(cluster):

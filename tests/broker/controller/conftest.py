@@ -282,6 +282,7 @@ class Cluster:
         self._batch_ends = [0]
         self.committed = 0
         self.epoch = 0
+        self.basis = 0
         self.leader_id = -1
         self.auto_commit = True
         self.asked: list[Asked] = []
@@ -312,7 +313,8 @@ class Cluster:
     # ---- the quorum
 
     def append(self, message: AppendMetadata) -> None:
-        if message.offset in (-1, len(self.log)):
+        if message.basis == self.basis:
+            assert message.offset == len(self.log)
             self.appends.append(message)
             self.write(message.records)
 
@@ -331,7 +333,7 @@ class Cluster:
     def write_voters(self, *node_ids: int) -> None:
         """The quorum appends a record of its own."""
         self.write([SetVoters([(node_id, f"folder-{node_id}") for node_id in node_ids])])
-        self.nodes[self.leader_id].reactor.tell(CONTROLLER, StartLeading(self.epoch, self.image))
+        self._start_leading()
 
     def elect(self, leader_id: int, *, keep: int | None = None, told: Sequence[int] | None = None) -> None:
         """Another leader, whose log has the first `keep` records (None: all that is committed)."""
@@ -342,7 +344,11 @@ class Cluster:
         self.leader_id = leader_id
         self.write([LeaderChange(leader_id, self.epoch)])
         self.tell_leader(told)
-        self.nodes[leader_id].reactor.tell(CONTROLLER, StartLeading(self.epoch, self.image))
+        self._start_leading()
+
+    def _start_leading(self) -> None:
+        self.basis += 1
+        self.nodes[self.leader_id].reactor.tell(CONTROLLER, StartLeading(self.epoch, self.image, self.basis))
 
     def tell_leader(self, told: Sequence[int] | None = None, leader_id: int | None = None) -> None:
         leader_id = self.leader_id if leader_id is None else leader_id

@@ -167,7 +167,8 @@ def test_a_full_disk_refuses_what_was_decided_past_it_and_the_lead_goes_on(clust
     lost = nodes[1].ask(topic("lost"))
     nodes.run()
     del nodes.log[image.end_offset :], nodes.images[image.end_offset + 1 :]
-    nodes[1].reactor.tell(CONTROLLER, AppendRefused(nodes.epoch, image, StorageError("no room")))
+    nodes.basis += 1
+    nodes[1].reactor.tell(CONTROLLER, AppendRefused(nodes.epoch, image, nodes.basis, StorageError("no room")))
     nodes.run()
     assert isinstance(lost.outcome, StorageError)
     nodes.auto_commit = True
@@ -183,7 +184,7 @@ def test_news_of_an_older_epoch_change_nothing(cluster, topic):
     nodes.run()
     old_epoch = nodes.epoch
     nodes.elect(1)  # the same node in a later epoch: what was not committed is gone
-    nodes[1].reactor.tell(CONTROLLER, AppendRefused(old_epoch, nodes.image, StorageError("no room")))
+    nodes[1].reactor.tell(CONTROLLER, AppendRefused(old_epoch, nodes.image, nodes.basis + 1, StorageError("no room")))
     nodes.run()
     nodes.auto_commit = True
     nodes.run_for(100)
