@@ -46,21 +46,49 @@ class Following:
         """What the fetcher was told last."""
         self._timer: Timer | None = None
         self._pause_ms = _FIRST_PAUSE_MS
+        self._repairing = False
+        """Whether it was noticed that the log is damaged, and it is not cut yet."""
         self._ended = False
 
     def begin(self) -> None:
         """Begin to fetch, if there is a leader."""
-        if self._leader == -1:
-            return
-        if self._log.damage is not None:
-            # Flushed records are not what was written. The leader has them: fetch them again, from the damage on.
-            logger.error("%s fetches again what is damaged: %s", self._replica.name, self._log.damage)
-            if not self._attempt(lambda: self._log.truncate_to(self._log.log_end_offset)):
-                return
         self._go_on()
 
     def reconfigured(self) -> None:
         """The partition's state or settings have changed, but not its leader."""
+        self.damaged()
+
+    def damaged(self) -> None:
+        """The log may be damaged, or this replica be out of the ISR now for it."""
+        is_counted_on = self._is_counted_on()
+        if self._log.damage is not None and (not self._repairing or not is_counted_on) and self._timer is None:
+            self._go_on()
+
+    def _is_counted_on(self) -> bool:
+        """Whether this replica may be elected."""
+        state, me = self._replica.state, self._replica.context.config.node_id
+        return me in state.isr or me in state.elr
+
+    def _repair(self) -> bool:
+        """Flushed records are not what was written. The leader has them: they are fetched again, from the damage on.
+
+        First the leader is told how far this log is good, so that nobody elects this replica any more (KIP-966); only
+        then is the damaged end cut off. Whether it is.
+        """
+        log, replica = self._log, self._replica
+        assert log.damage is not None, f"{replica.name} is repaired, and not damaged"
+        self._repairing = True
+        if self._is_counted_on():
+            good = log.damage.offset
+            epoch = log.epochs.epoch_of(good - 1) if good > log.log_start_offset else -1
+            self._say_position(good, epoch)
+            return False
+        logger.error("%s fetches again what is damaged: %s", replica.name, log.damage)
+        if not self._attempt(lambda: log.truncate_to(log.log_end_offset)):
+            return False
+        self._repairing = False
+        replica.high_watermark = min(replica.high_watermark, log.log_end_offset)
+        return True
 
     def local_moved(self) -> None:
         """More of the log is flushed, or need not be."""
@@ -72,19 +100,26 @@ class Following:
         if self._ended or self._leader == -1:
             return
         replica, log = self._replica, self._log
+        if log.damage is not None and not self._repair():
+            return
         if replica.acked_offset < log.log_end_offset:
             self._asked = False
             replica.want_flush()
             return
+        self._say_position(log.log_end_offset, log.leader_epoch)
+
+    def _say_position(self, offset: int, last_epoch: int) -> None:
+        """Fetch from an offset on, with all before it here and flushed."""
+        replica = self._replica
         self._asked = True
         position = ReplicaPosition(
             replica.topic,
             replica.partition,
             self._epoch,
-            log.log_end_offset,
-            log.leader_epoch,
+            offset,
+            last_epoch,
             replica.topic_id,
-            log.log_start_offset,
+            self._log.log_start_offset,
         )
         self._position = position
         address = fetcher_address(self._leader)
@@ -139,6 +174,8 @@ class Following:
 
     def _take(self, news: Replicated) -> None:
         state, replica, log = news.state, self._replica, self._log
+        if log.damage is not None:
+            raise CorruptMessageError(str(log.damage))
         if state.error_code:
             error = error_for(state.error_code, state.error_message)
             if not isinstance(error, OffsetOutOfRangeError) or state.log_start_offset < 0:
@@ -182,8 +219,9 @@ class Following:
     def _truncate(self, epoch: int, end: int) -> None:
         """Cut off what the leader does not have: from the lower of both ends of the last common epoch on."""
         log, replica = self._log, self._replica
-        own_epoch, own_end = log.epoch_end_offset(epoch) if epoch >= 0 else (-1, log.log_start_offset)
-        target = min(end, own_end) if own_epoch >= 0 else min(end, log.log_start_offset)
+        own_epoch, own_end = log.epoch_end_offset(epoch) if epoch >= 0 else (-1, -1)
+        # With no epoch the leader has nothing as old as all that is here: what it has begins at this end.
+        target = end if epoch < 0 else min(end, own_end if own_epoch >= 0 else log.log_start_offset)
         logger.info(
             "%s is cut from offset %d to %d: it parted from node %d after epoch %d",
             *(replica.name, log.log_end_offset, target, self._leader, epoch),
@@ -195,11 +233,12 @@ class Following:
                 " replica the leader that did not have them",
                 *(replica.name, target, replica.high_watermark),
             )
+        if own_epoch < 0 or target < log.log_start_offset:
+            log.truncate_and_start_at(target)  # no record is common, and what is known of epochs is void as well
             replica.high_watermark = target
-        if target < log.log_start_offset:
-            log.truncate_and_start_at(target)
         else:
             log.truncate_to(target)
+            replica.high_watermark = min(replica.high_watermark, log.log_end_offset)
 
     def _start_at(self, offset: int) -> None:
         """The leader's log begins later than this one ends, or before it begins: start anew where it begins."""

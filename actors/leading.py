@@ -88,6 +88,8 @@ class Leading:
         self._followers: dict[int, _Follower] = {}
         self._timer: Timer | None = None
         self._asking = False
+        self._leaving = False
+        """Whether it was noticed that the log is damaged."""
         self._acked = replica.acked_offset
         context = replica.context
         self._in_sync = InSync(
@@ -109,8 +111,7 @@ class Leading:
 
     def begin(self) -> None:
         """Take up the lead."""
-        if self._log.damage is not None and len(self._replica.state.isr) > 1:
-            self._hand_over()
+        self.damaged()
         self.local_moved()
         self._watch_lag()
 
@@ -369,6 +370,9 @@ class Leading:
         """Ask the controller for another ISR, if another is due."""
         if self._asking:
             return
+        if self._log.damage is not None:
+            self._hand_over()
+            return
         nodes = self._replica.context.image.nodes
         replicas = [nodes[node_id] for node_id in self._replica.state.replicas if node_id in nodes]
         epochs = {node.node_id: node.epoch for node in replicas}
@@ -376,13 +380,13 @@ class Leading:
         wanted = self._in_sync.wanted_isr(self._now_ms(), epochs, eligible)
         if wanted is not None:
             self._in_sync.proposed(wanted)
-            self._ask_for_isr(list(wanted.isr))
+            self._ask_for_isr(list(wanted.isr), list(wanted.lost))
 
-    def _ask_for_isr(self, isr: list[tuple[int, int]]) -> None:
+    def _ask_for_isr(self, isr: list[tuple[int, int]], lost: list[int]) -> None:
         replica = self._replica
         state, context = replica.state, replica.context
         change = PartitionChange(
-            replica.topic, replica.partition, self._epoch, state.partition_epoch, isr, replica.topic_id
+            replica.topic, replica.partition, self._epoch, state.partition_epoch, isr, replica.topic_id, lost
         )
         request = AlterPartitionRequest(context.config.node_id, context.node_epoch, [change])
         self._asking = True
@@ -390,11 +394,22 @@ class Leading:
         told = replica.reactor.tell(CONTROLLER, ControllerCall(replica.actor_ref, call, 0, request))
         assert told, "a node without a controller has no partitions"
 
+    def damaged(self) -> None:
+        """The log may be damaged: another replica shall lead then, if any has what this one has lost."""
+        if self._log.damage is not None and not self._leaving:
+            self._leaving = True
+            self._check_isr()
+
     def _hand_over(self) -> None:
-        """A damaged log serves nobody well while another replica is in sync: leave the ISR, and so the lead."""
+        """Leave the ISR, and so the lead; until somebody else can lead, ask again, and serve what is before the damage.
+
+        The others are proposed as they are: they cannot fetch from a damaged log, and are not to blame for their lag.
+        """
         state, nodes = self._replica.state, self._replica.context.image.nodes
-        others = [node_id for node_id in state.isr if node_id != self._replica.context.config.node_id]
-        self._ask_for_isr([(node_id, nodes[node_id].epoch) for node_id in others if node_id in nodes])
+        me = self._replica.context.config.node_id
+        others = [node_id for node_id in state.isr if node_id != me and node_id in nodes]
+        if others or state.elr:
+            self._ask_for_isr([(node_id, nodes[node_id].epoch) for node_id in others], [me])
 
     def isr_answered(self, message: Answer | Refusal) -> None:
         """Take the controller's answer; what it changed has come with the metadata already."""

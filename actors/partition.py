@@ -127,8 +127,8 @@ class Partition(ReplicaLog):
                 self._cleaner.begin(self.log, self.high_watermark)
             case Maintain():
                 self._maintain()
-            case Checkpoint() if self.log is None:
-                self.on_start()  # the disk may have room again
+            case Checkpoint() if self.log is None or (self.log.failure and self._flush is None):
+                self._open_again()
             case Checkpoint():
                 self.want_flush()
             case Retire():
@@ -136,6 +136,14 @@ class Partition(ReplicaLog):
                 self.stop()
             case _:
                 assert False, f"{self.name} got {message!r}"  # noqa: B011, PT015 - nobody sends it anything else
+
+    def _open_again(self) -> None:
+        """The disk may have room again, or take what it has refused."""
+        if self.log is not None:
+            self._end_role(StorageError(f"{self.name} is opened again: {self.log.failure}"))
+            self.log = None
+            self.context.folder.abandon_log(self.name)
+        self.on_start()
 
     def _leader_or_none(self, what: str, do: Callable[[Leading], object]) -> None:
         """What only a leader has to do; one that has ceased to lead has told everybody."""
@@ -213,9 +221,11 @@ class Partition(ReplicaLog):
         leading.stage(command)
 
     def on_turn_end(self) -> None:
-        """Write what the turn has gathered."""
+        """Write what the turn has gathered, and see whether it has found damage."""
         if isinstance(self._role, Leading):
             self._role.append_staged()
+        if self.log is not None and self.log.damage is not None and self._role is not None:
+            self._role.damaged()
 
     # ---- read
 
@@ -337,8 +347,11 @@ class Partition(ReplicaLog):
     def _maintain(self) -> None:
         if self.log is None:
             return
+        start = self.log.log_start_offset
         if maintain(self.context, self.name, self.log, self.high_watermark, leads=isinstance(self._role, Leading)):
             self.want_flush()
+        if self.log.log_start_offset > start and isinstance(self._role, Leading):
+            self._role.tell_news()
 
     # ---- the end
 

@@ -15,7 +15,7 @@ from ..errors import (
 from .batch import gap_batch, read_header
 from .compacting_log import CompactingLog
 from .index import MAX_RELATIVE_OFFSET
-from .recovery import Recovery
+from .recovery import EPOCHS_NAME, Recovery
 from .retention import expired_segments
 from .scan import BadBatchError, header_at
 from .segment import Segment
@@ -337,6 +337,7 @@ class PartitionLog(CompactingLog):
         for segment in reversed(self._segments):
             self._forget(segment)
             segment.delete()
+        self._disk.remove(f"{self.folder}/{EPOCHS_NAME}")
         interval = self.config.index_interval_bytes
         self._segments = [Segment.create(self._disk, self.folder, offset, index_interval_bytes=interval)]
         self._bases = [offset]

@@ -51,8 +51,6 @@ class RecoveryReport:
     """Read and checked with their CRCs: what lay past the recovery point."""
     rewritten_bytes: int = 0
     """Written again, so that the next flush puts them on the medium."""
-    walked_bytes: int = 0
-    """Walked over by their headers, to rebuild indexes, epochs or producer state."""
     truncated_bytes: int = 0
     rebuilt: list[str] = field(default_factory=list)
     """Paths of the files that were missing or wrong and were made anew."""
@@ -137,7 +135,6 @@ class Recovery:
                 path = segment_path(self._folder, segment.base_offset, suffix)
                 if path.rpartition("/")[2] not in present:
                     self._note_rebuilt(path, "it is missing")
-                    self.report.walked_bytes += 0 if segment.is_loaded else segment.size
                     segment.load()
 
     def _note_rebuilt(self, path: str, reason: str) -> None:
@@ -155,9 +152,13 @@ class Recovery:
     def _load_epochs(self, names: list[str], end_offset: int) -> None:
         """The checkpoint up to an offset; to be walked from the batches if there is none that can be right."""
         first = self._live()[0].base_offset
-        if end_offset <= first:
-            return
         path = f"{self._folder}/{EPOCHS_NAME}"
+        if end_offset <= first:
+            # All records are deleted. The epoch of the last one still tells a leader from a follower that has more.
+            with contextlib.suppress(CheckpointFormatError, FileNotFoundError):
+                self.epochs = EpochCache.decode(self._disk.read_file(path))
+                self.epochs.truncate_end(end_offset)
+            return
         reason = "it is missing"
         if EPOCHS_NAME in names:
             try:
@@ -221,7 +222,6 @@ class Recovery:
                 return
             try:
                 for _, header in walk(segment.file, position, segment.size, expected, check_crc=False):
-                    self.report.walked_bytes += header.size
                     if header.next_offset > start:
                         self._replay(header)
                     if header.next_offset >= end_offset:
@@ -336,7 +336,6 @@ class Recovery:
             segment.note(at, header)
             position = at + header.size
             expected = header.next_offset
-            self.report.walked_bytes += header.size
             if expected >= recovery_point:
                 break
         return position, expected

@@ -35,6 +35,8 @@ class Proposal(NamedTuple):
     leader_epoch: int
     partition_epoch: int
     """Of the state that it is based on; also tells it from other proposals when its outcome is known."""
+    lost: tuple[int, ...] = ()
+    """Replicas that have lost committed records: nobody may elect them."""
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -176,12 +178,14 @@ class InSync:
                 self._may_stay(node_id, now_ms) if node_id in isr else self._may_join(node_id, now_ms, epochs, eligible)
             )
         )
-        if set(wanted) == isr and not self._maybe:
+        lost = tuple(node_id for node_id in self.state.replicas if self._has_lost(node_id))
+        if set(wanted) == isr and not self._maybe and not lost:
             return None
         return Proposal(
             tuple((node_id, self._node_epoch(node_id, epochs)) for node_id in wanted),
             self.state.leader_epoch,
             self.state.partition_epoch,
+            lost,
         )
 
     def proposed(self, proposal: Proposal) -> None:
@@ -234,9 +238,19 @@ class InSync:
 
     def _may_stay(self, node_id: int, now_ms: float) -> bool:
         follower = self._followers[node_id]
-        if follower.position is not None and follower.position < self.high_watermark:
-            return False  # it has lost records that it had: nobody may elect it
+        if self._has_lost(node_id):
+            return False
         return follower.position == self._end or now_ms - follower.caught_up_ms <= self._lag_max_ms
+
+    def _has_lost(self, node_id: int) -> bool:
+        """Whether a replica that could be elected has lost committed records, all of which it has had."""
+        follower = self._followers.get(node_id)
+        return (
+            (node_id in self.state.isr or node_id in self.state.elr)
+            and follower is not None
+            and follower.position is not None
+            and follower.position < self.high_watermark
+        )
 
     def _may_join(self, node_id: int, now_ms: float, epochs: Mapping[int, int], eligible: Container[int]) -> bool:
         follower = self._followers.get(node_id)

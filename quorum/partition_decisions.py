@@ -23,7 +23,7 @@ from ..errors import (
 from ..transport.cluster_messages import PartitionOutcome, PartitionOutcomesReply
 from ..transport.peer_messages import AlterPartitionReply, PartitionChanged
 from .decision import Decision
-from .elections import NOBODY
+from .elections import NOBODY, Losses
 from .min_insync import followed_settings
 from .node_decisions import registered
 from .partition_states import PartitionStates
@@ -63,7 +63,8 @@ def _altered(states: PartitionStates, node_id: int, change: PartitionChange) -> 
     try:
         _check_change(states.image, state, node_id, change)
         members = tuple(member for member, _ in change.new_isr)
-        before, state = state, states.settle(topic, partition, replace(state, isr=members))
+        losses = Losses(doubtful=frozenset(change.lost))
+        before, state = state, states.settle(topic, partition, replace(state, isr=members), losses=losses)
         if state is before:
             state = states.confirm(topic, partition)
         if state.leader != node_id:
@@ -100,10 +101,7 @@ def _check_change(image: MetadataImage, state: PartitionImage, node_id: int, cha
     if change.partition_epoch != state.partition_epoch:
         message = f"{name} is in partition epoch {state.partition_epoch}, and this is about {change.partition_epoch}"
         raise InvalidUpdateVersionError(message)
-    members = [member for member, _ in change.new_isr]
-    if node_id not in members or len(set(members)) != len(members):
-        message = f"an ISR of {name} has its leader {node_id} and every other replica at most once, not {members}"
-        raise InvalidRequestError(message)
+    _check_leader(image, state, node_id, change)
     for member, node_epoch in change.new_isr:
         node = image.nodes.get(member)
         if node is None or member not in state.replicas:
@@ -118,6 +116,24 @@ def _check_change(image: MetadataImage, state: PartitionImage, node_id: int, cha
             continue
         message = f"node {member} cannot be in the ISR of {name}: it {reason}"
         raise IneligibleReplicaError(message)
+
+
+def _check_leader(image: MetadataImage, state: PartitionImage, node_id: int, change: PartitionChange) -> None:
+    """A leader leaves the ISR, and so the lead, only if it says that it has lost records, and for one that has not."""
+    name = f"{change.topic}-{change.partition}"
+    members = [member for member, _ in change.new_isr]
+    if len(set(members)) != len(members) or not set(members).isdisjoint(change.lost):
+        message = f"an ISR of {name} has replicas once, and none of those that lack records, {change.lost}: {members}"
+        raise InvalidRequestError(message)
+    if node_id in members:
+        return
+    if node_id not in change.lost:
+        message = f"an ISR of {name} has its leader {node_id}, if that lacks nothing: {change.new_isr}"
+        raise InvalidRequestError(message)
+    others = {*(member for member, _ in change.new_isr), *state.elr} - set(change.lost)
+    if all(image.nodes[member].fenced for member in others if member in image.nodes):
+        message = f"node {node_id} lacks records of {name}, and nobody else can lead it now"
+        raise EligibleLeadersNotAvailableError(message)
 
 
 def elect_leaders(image: MetadataImage, request: ElectLeadersRequest, config: BrokerConfig) -> Decision:

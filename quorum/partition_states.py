@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import UnknownTopicOrPartitionError
-from .elections import Rules, rules_of, settle
+from .elections import NO_LOSSES, Losses, Rules, rules_of, settle
 from .image import partition_record
 
 if TYPE_CHECKING:
@@ -45,13 +45,20 @@ class PartitionStates:
         return self._become(topic, partition, replace(old, partition_epoch=old.partition_epoch + 1))
 
     def settle(
-        self, topic: str, partition: int, wanted: PartitionImage, *, preferred: bool = False, unclean: bool = False
+        self,
+        topic: str,
+        partition: int,
+        wanted: PartitionImage,
+        *,
+        losses: Losses = NO_LOSSES,
+        preferred: bool = False,
+        unclean: bool = False,
     ) -> PartitionImage:
         """Bring a partition as near to the wanted state as the nodes allow; the state that it has then."""
         old, rules = self.find(topic, partition), self.rules(topic)
         if unclean:
             rules = rules._replace(unclean=True)
-        new = settle(old, wanted, self.image.nodes, rules, preferred=preferred)
+        new = settle(old, wanted, self.image.nodes, rules, losses=losses, preferred=preferred)
         return old if new is None else self._become(topic, partition, new)
 
     def _become(self, topic: str, partition: int, new: PartitionImage) -> PartitionImage:

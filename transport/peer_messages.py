@@ -154,6 +154,9 @@ class PartitionChange(Body):
     partition_epoch: Int32
     new_isr: list[tuple[Int32, Int64]]
     topic_id: Name = ""
+    lost: list[Int32] = field(default_factory=list)
+    """Replicas that lack committed records which they had: none of these may be elected. The leader may be one itself,
+    if its log is damaged: it is then not in the new ISR, and another one leads."""
 
 
 class PartitionChanged(Body):

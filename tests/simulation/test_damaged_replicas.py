@@ -1,0 +1,69 @@
+"""A flipped bit in a replica's log: it leaves the ISR, nobody elects it, and it fetches what it lacks again."""
+
+from __future__ import annotations
+
+import pytest
+from zmqbroker.errors import CorruptMessageError
+
+MAGIC = 16
+"""Where a batch has its magic number."""
+GOOD = 6
+"""So many records are before the damage."""
+
+
+@pytest.fixture
+def cluster(machines):
+    return machines((("flush", "ack"), ("min.insync.replicas", "2")), replica_lag_time_max_ms=2_000)
+
+
+def flip(cluster, node):
+    """Damage the batch with one of the records on a node's disk."""
+    log = cluster.replica(node).log
+    (segment,) = log._segments
+    position = segment.locate(GOOD)
+    node.disk.flip_bit(segment.file.path, position + MAGIC)
+
+
+def find(cluster, node):
+    """Let the node come across it."""
+    replica = cluster.replica(node)
+    with pytest.raises(CorruptMessageError):
+        replica.log.read(GOOD, 1)
+    assert replica.log.damage.offset == GOOD
+
+
+def check_whole(cluster):
+    cluster.run_until(cluster.is_whole)
+    for number, node in enumerate(cluster.cluster, 10):
+        assert cluster.replica(node).log.damage is None
+        assert cluster.produce(number).base_offset == number
+    for node in cluster.cluster:
+        assert [len(cluster.replica(node).log.read(offset, 1)) > 0 for offset in range(12)] == [True] * 12
+
+
+def test_a_leader_that_reads_damage_lets_another_one_lead_and_is_whole_again(cluster):
+    leader = cluster.leader
+    flip(cluster, leader)
+    state, _ = cluster.fetch(GOOD)
+    assert state.error_code == CorruptMessageError.code
+    cluster.run_until(lambda: cluster.leader is not leader)
+    assert cluster.fetch(GOOD)[0].error_code == 0
+    check_whole(cluster)
+
+
+def test_a_follower_that_finds_damage_leaves_the_isr_before_it_cuts_its_log(cluster):
+    node = cluster.followers[0]
+    flip(cluster, node)
+    seen = []
+    node_id, replica = node.node_id, cluster.replica(node)
+
+    def look():
+        state = cluster.state()
+        seen.append((node_id in (*state.isr, *state.elr), replica.log.log_end_offset >= 10))
+
+    find(cluster, node)
+    cluster.world.after_event.append(look)
+    cluster.produce(10)
+    cluster.run_until(lambda: cluster.is_whole() and cluster.logs() == [(0, 11)] * 3)
+    assert (True, False) not in seen
+    assert (False, False) in seen
