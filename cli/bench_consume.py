@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..client.consumer import Consumer
 from ..errors import RequestTimedOutError
 from .bench_report import Latencies, report
-from .common import add_format, add_properties, add_server, consumer_settings, positive
+from .common import add_format, add_properties, add_server, consumer_settings, positive, positive64
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--topic", default="bench", help="what to read (default bench)")
     parser.add_argument(
-        "--num-records", type=positive, default=1_000_000, metavar="N", help="how many (default 1,000,000)"
+        "--num-records", type=positive64, default=1_000_000, metavar="N", help="how many (default 1,000,000)"
     )
     parser.add_argument(
         "--timeout-ms", type=positive, default=10_000, metavar="MS", help="give up after so long without a record"

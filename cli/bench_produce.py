@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..client.producer import Producer
 from .bench_report import Latencies, payload, report
-from .common import add_format, add_producing, add_server, natural, positive, producer_settings
+from .common import add_format, add_producing, add_server, natural, positive, positive64, producer_settings
 from .connect import make_topic
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--topic", default="bench", help="where to (default bench); created if it does not exist")
     parser.add_argument("--partitions", type=positive, default=1, metavar="N", help="of a topic that is created")
     parser.add_argument(
-        "--num-records", type=positive, default=1_000_000, metavar="N", help="how many (default 1,000,000)"
+        "--num-records", type=positive64, default=1_000_000, metavar="N", help="how many (default 1,000,000)"
     )
     parser.add_argument(
         "--record-size", type=positive, default=100, metavar="BYTES", help="of each value (default 100)"

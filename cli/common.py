@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER = "127.0.0.1:9292"
 DEFAULT_TIMEOUT_MS = 10_000
+INT16_MAX = 2**15 - 1
+INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
 COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
 
 
@@ -79,20 +82,42 @@ def topic_name(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """Read a number from 1 up, for argparse."""
-    value = natural(text)
-    if value == 0:
-        message = "0 is too small; at least 1 is expected"
-        raise ArgumentTypeError(message)
-    return value
+    """Read a number from 1 up, for argparse: of what is sent as 32 bits, as nodes, partitions and milliseconds are."""
+    return _number(text, 1, INT32_MAX)
 
 
 def natural(text: str) -> int:
-    """Read a number from 0 up, for argparse."""
+    """Read a number from 0 up, for argparse: of 32 bits."""
+    return _number(text, 0, INT32_MAX)
+
+
+def positive64(text: str) -> int:
+    """Read a number from 1 up, for argparse: of 64 bits, as there may be records."""
+    return _number(text, 1, INT64_MAX)
+
+
+def natural64(text: str) -> int:
+    """Read a number from 0 up, for argparse: of 64 bits, as offsets are."""
+    return _number(text, 0, INT64_MAX)
+
+
+def replication_factor(text: str) -> int:
+    """Read how many replicas there shall be, for argparse."""
+    return _number(text, 1, INT16_MAX)
+
+
+def _number(text: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdecimal()):
-        message = f"{text!r} is not a whole number from 0 up"
+        message = f"{text!r} is not a whole number from {least} up"
         raise ArgumentTypeError(message)
-    return int(text)
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(most)) or int(digits) > most:
+        message = f"{text} is too large; at most {most} is expected"
+        raise ArgumentTypeError(message)
+    if int(digits) < least:
+        message = f"{text} is too small; at least {least} is expected"
+        raise ArgumentTypeError(message)
+    return int(digits)
 
 
 def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:

@@ -21,7 +21,9 @@ from .common import (
     as_text,
     consumer_settings,
     natural,
+    natural64,
     positive,
+    positive64,
     say,
     topic_name,
 )
@@ -52,7 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--offset", type=_offset, metavar="N|earliest|latest", help="where to start; a number needs --partition"
     )
-    parser.add_argument("--max-messages", type=positive, metavar="N", help="stop after this many records")
+    parser.add_argument("--max-messages", type=positive64, metavar="N", help="stop after this many records")
     parser.add_argument("--timeout-ms", type=positive, metavar="MS", help="stop after so long without a record")
     parser.add_argument("--print-key", action="store_true", help="write the key before the value")
     parser.add_argument("--print-timestamp", action="store_true", help="write the timestamp in ms")
@@ -71,7 +73,7 @@ def _offset(text: str) -> int | str:
     if text in ("earliest", "latest"):
         return text
     if text.isascii() and text.isdecimal():
-        return int(text)
+        return natural64(text)
     message = f"{text!r} is neither a number from 0 up nor earliest or latest"
     raise ArgumentTypeError(message)
 

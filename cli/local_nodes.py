@@ -8,8 +8,8 @@ the folder: nodes that come back elsewhere would not find one another.
 
 from __future__ import annotations
 
+import errno
 import os
-import socket
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..settings import BrokerConfig
 
+_PROBLEMS = {errno.EADDRINUSE: "is in use", errno.EACCES: "is for privileged users"}
 PORTS_NAME = "local-ports"
 MAX_NODES = 64
 
@@ -49,6 +52,27 @@ def node_configs(config: BrokerConfig, count: int) -> list[BrokerConfig]:
         listen = f"tcp://{host}:{ports[index]}"
         configs.append(replace(config, node_id=own_id, data_dir=folder, listen=listen, join=joins))
     return configs
+
+
+def check_ports(configs: Sequence[BrokerConfig]) -> None:
+    """Raise ConfigError for a port that a node could not have: others would run by then, and wait for it for ever."""
+    import socket  # noqa: PLC0415 - a single node has no need of it here, and finds out by itself
+
+    for config in configs:
+        host, _, port = config.listen.removeprefix("tcp://").rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ: what was just left is free
+            try:
+                probe.bind(("" if host == "*" else host.strip("[]"), int(port)))
+            except OSError as error:
+                if error.errno not in _PROBLEMS:
+                    continue  # an address of another kind, perhaps: for ZeroMQ to understand
+                message = (
+                    f"port {port} of {host} {_PROBLEMS[error.errno]}, and {len(configs)} nodes need one each: free it,"
+                    " or name another first port with --listen"
+                )
+                raise ConfigError(message) from error
 
 
 def _has_cluster(folder: str) -> bool:
@@ -92,6 +116,8 @@ def _chosen_ports(config: BrokerConfig, host: str, count: int) -> list[int]:
 
 def free_ports(host: str, count: int) -> list[int]:
     """Ports that nobody listens on at the moment."""
+    import socket  # noqa: PLC0415 - as above
+
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with ExitStack() as held:
         found = []

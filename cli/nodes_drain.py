@@ -1,5 +1,6 @@
 """`zmqbroker nodes drain`: move all leaders and replicas off a node, and wait until that is done.
 
+Its vote in the metadata quorum goes too, if there is a node that can have it: else `nodes remove` would take it away.
 The same command again goes on waiting; --cancel lets the node have replicas again.
 """
 
@@ -39,7 +40,15 @@ def run(args: Namespace) -> int:
 
 
 def _left(client: Admin, node_id: int) -> str:
-    node = next((node for node in client.list_nodes() if node.node_id == node_id), None)
-    if node is None or node.state == "drained" or not node.replicas:
+    nodes = client.list_nodes()
+    node = next((node for node in nodes if node.node_id == node_id), None)
+    if node is None:
         return ""
-    return f"node {node_id} still has {node.replicas} replicas and {node.leaders} leaders"
+    if node.state != "drained" and node.replicas:
+        return f"node {node_id} still has {node.replicas} replicas and {node.leaders} leaders"
+    voters = {voter.node_id for voter in client.describe_quorum().voters}
+    heirs = {other.node_id for other in nodes if other.state == "active"} - voters - {node_id}
+    # With nobody to take its place it goes on voting; an even number is one on the way from one set to the next.
+    if node_id in voters and (heirs or len(voters) % 2 == 0):
+        return f"node {node_id} still votes in the metadata quorum"
+    return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..client.types import TopicPartition
 from ..errors import ConfigError, UnknownTopicOrPartitionError
 from ..setting_values import MILLISECONDS, Setting, parse
-from .common import add_format, add_server, natural, print_json, print_table, say
+from .common import add_format, add_server, natural, natural64, print_json, print_table, say
 from .group_tables import EARLIEST, LATEST, add_group, existing, or_nothing
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser, what: str) -> None:
     to = parser.add_mutually_exclusive_group(required=True)
     to.add_argument("--to-earliest", action="store_true", help="the first record there is")
     to.add_argument("--to-latest", action="store_true", help="the end: only what comes from now on")
-    to.add_argument("--to-offset", type=natural, metavar="N", help="this offset, or the nearest there is")
+    to.add_argument("--to-offset", type=natural64, metavar="N", help="this offset, or the nearest there is")
     to.add_argument("--shift-by", type=int, metavar="N", help="so many records on, or back if negative")
     to.add_argument(
         "--to-datetime", type=_moment, metavar="ISO", help="for example 2026-01-31T12:00:00Z; else local time"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ..client.producer import Producer
 from ..errors import ConfigError
 from ..setting_values import MILLISECONDS, Setting, parse
-from .common import add_producing, add_server, natural, print_json, producer_settings, say, topic_name
+from .common import add_producing, add_server, natural, natural64, print_json, producer_settings, say, topic_name
 from .connect import check_reachable
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=_delay,
         help="... not before so long after each is sent: 10s, 5m, 2h, or a number of ms",
     )
-    parser.add_argument("--max-messages", type=natural, metavar="N", help="stop after this many lines")
+    parser.add_argument("--max-messages", type=natural64, metavar="N", help="stop after this many lines")
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="json: print the summary on standard output"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..actors.supervisor import run_supervised
 from ..settings import load_broker_config
-from .local_nodes import node_configs
+from .local_nodes import check_ports, node_configs
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -57,4 +57,7 @@ def run(args: Namespace) -> int:
     config = load_broker_config(args.config, pairs)
     if config.join and "node.id" not in config.explicit:
         config = replace(config, node_id=-1)
-    return run_supervised(node_configs(config, args.nodes))
+    configs = node_configs(config, args.nodes)
+    if len(configs) > 1:
+        check_ports(configs)
+    return run_supervised(configs)

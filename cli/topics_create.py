@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..client.admin import NewTopic
 from ..errors import TopicExistsError
-from .common import add_format, add_server, pairs, positive, print_json, topic_name
+from .common import add_format, add_server, pairs, positive, print_json, replication_factor, topic_name
 from .connect import admin
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--topic", type=topic_name, required=True, help="its name")
     parser.add_argument("--partitions", type=positive, default=-1, metavar="N", help="default: the broker's")
-    parser.add_argument("--replication-factor", type=positive, default=-1, metavar="N", help="default: the broker's")
+    parser.add_argument(
+        "--replication-factor", type=replication_factor, default=-1, metavar="N", help="default: the broker's"
+    )
     parser.add_argument(
         "--config",
         metavar="KEY=VALUE",

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.admin import ConfigResource
 from ..client.types import TopicPartition
-from .common import add_format, add_server, print_json, print_table, topic_name
+from ..errors import RetriableError
+from .common import add_format, add_server, print_json, print_table, say, topic_name
 from .connect import admin
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from ..client.admin import Admin, TopicDescription
+    from ..client.admin import Admin, PartitionDescription, TopicDescription
 
 LATEST, EARLIEST = -1, -2
 
@@ -42,32 +43,47 @@ def run(args: Namespace) -> int:
 
 
 def _describe(client: Admin, topic: TopicDescription, args: Namespace) -> dict[str, Any]:
-    partitions = [TopicPartition(topic.name, partition.partition) for partition in topic.partitions]
-    starts = client.list_offsets(dict.fromkeys(partitions, EARLIEST))
-    ends = client.list_offsets(dict.fromkeys(partitions, LATEST))
+    starts, ends = _offsets(client, topic)
     resource = ConfigResource.topic(topic.name)
     configs = client.describe_configs([resource])[resource]
     return {
         "topic": topic.name,
         "topic_id": topic.topic_id,
         "internal": topic.is_internal,
-        "partitions": [
-            {
-                "partition": partition.partition,
-                "leader": partition.leader,
-                "leader_epoch": partition.leader_epoch,
-                "replicas": partition.replicas,
-                "isr": partition.isr,
-                "first_offset": starts[where].offset,
-                "end_offset": ends[where].offset,
-            }
-            for where, partition in zip(partitions, topic.partitions, strict=True)
-        ],
+        "partitions": [_row(partition, starts, ends) for partition in topic.partitions],
         "configs": {
             name: {"value": entry.value, "source": entry.source}
             for name, entry in sorted(configs.items())
             if args.all_configs or entry.source == "topic"
         },
+    }
+
+
+def _offsets(client: Admin, topic: TopicDescription) -> tuple[dict[int, int], dict[int, int]]:
+    """First and end offsets, where there is a leader to ask; all else is to be seen also without them."""
+    led = [TopicPartition(topic.name, partition.partition) for partition in topic.partitions if partition.leader >= 0]
+    if not led:
+        return {}, {}
+    try:
+        starts, ends = (client.list_offsets(dict.fromkeys(led, which)) for which in (EARLIEST, LATEST))
+    except RetriableError as error:
+        say(f"the offsets of topic {topic.name} could not be asked for: {error.message}")
+        return {}, {}
+    return (
+        {where.partition: found.offset for where, found in starts.items()},
+        {where.partition: found.offset for where, found in ends.items()},
+    )
+
+
+def _row(partition: PartitionDescription, starts: dict[int, int], ends: dict[int, int]) -> dict[str, Any]:
+    return {
+        "partition": partition.partition,
+        "leader": partition.leader,
+        "leader_epoch": partition.leader_epoch,
+        "replicas": partition.replicas,
+        "isr": partition.isr,
+        "first_offset": starts.get(partition.partition),
+        "end_offset": ends.get(partition.partition),
     }
 
 
@@ -82,5 +98,5 @@ def _print(topic: dict[str, Any]) -> None:
     print_table([column.replace("_", " ") for column in columns], rows)
 
 
-def _cell(value: int | list[int]) -> int | str:
+def _cell(value: int | list[int] | None) -> int | str | None:
     return ",".join(map(str, value)) if isinstance(value, list) else value

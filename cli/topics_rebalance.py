@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .common import add_server, print_table, topic_name
+from ..errors import PreferredLeaderNotAvailableError
+from .common import add_server, print_table, say, topic_name
 from .connect import admin
 from .waiting import add_waiting, wait_until_done
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ..client.admin import Admin
+    from ..client.types import TopicPartition
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,9 +34,17 @@ def run(args: Namespace) -> int:
         rows = [[o.partition.topic, o.partition.partition, ", ".join(map(str, o.replicas))] for o in moves]
         print_table(["topic", "partition", "replicas"], rows)
         if not args.dry_run and wait_until_done(args, lambda: _left(client)):
-            client.elect_leaders()
+            _elect(client, [move.partition for move in moves])
             print(f"{len(moves)} partitions are moved")
     return 0
+
+
+def _elect(client: Admin, partitions: list[TopicPartition]) -> None:
+    """Let the moved partitions be led by whom they shall be; those where that must wait are where they shall be."""
+    try:
+        client.elect_leaders(partitions)
+    except PreferredLeaderNotAvailableError as error:
+        say(f"some partitions keep another leader for now: {error.message}")
 
 
 def _left(client: Admin) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import BrokerError, NetworkError, ZmqBrokerError, error_for
+from msgspec.structs import replace
+
+from ..errors import BrokerError, NetworkError, RequestTimedOutError, ZmqBrokerError, error_for
 from ..transport import messages as m
 from ..transport.config_messages import (
     BROKER_RESOURCE,
@@ -29,6 +31,7 @@ from .admin_types import (
     PartitionOnDisk,
     TopicDescription,
 )
+from .connection import NoAnswerError
 from .io import Wait, body_of
 from .lookup import known_topics, list_offsets
 from .types import OffsetAndTimestamp, TopicPartition
@@ -36,10 +39,16 @@ from .types import OffsetAndTimestamp, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from .connection import Connection
+    from .connection import Answer, Connection
     from .io import ClientIO, Flow
 
 B = TypeVar("B", bound=Body)
+R = TypeVar("R", bound=Request)
+
+_LEAST_SHARE = 0.1
+"""Of the time for a call: no attempt is begun with less,"""
+_LEAST_S = 1.0
+"""unless it has as much as this. Without an answer it would only hide what the attempts before were told."""
 
 
 class AdminCalls:
@@ -48,6 +57,7 @@ class AdminCalls:
     def __init__(self, io: ClientIO, timeout_ms: int) -> None:
         self._io = io
         self._timeout_s = timeout_ms / 1000
+        self._least_s = min(self._timeout_s * _LEAST_SHARE, _LEAST_S)
 
     # ---- topics
 
@@ -141,28 +151,30 @@ class AdminCalls:
         io = self._io
         deadline = io.now() + self._timeout_s
         done: dict[TopicPartition, int] = {}
+        why: ZmqBrokerError | None = None
         yield from known_topics(io, {partition.topic for partition in before}, deadline)
         while left := [partition for partition in before if partition not in done]:
-            error: ZmqBrokerError | None = None
+            failed: Connection | None = None
             for connection, partitions in self._by_leader(left).items():
                 entries = [m.PartitionDeletion(tp.topic, tp.partition, before[tp]) for tp in partitions]
                 request = m.DeleteRecordsRequest(entries, self._request_timeout_ms())
                 try:
-                    answer = yield from io.call(request, connection, self._left(deadline))
-                except ZmqBrokerError as failure:
-                    if not failure.retriable:
+                    answer = yield from self._call(request, connection, deadline)
+                except ZmqBrokerError as error:
+                    if not error.retriable:
                         raise
-                    error = failure
+                    why, failed = clearer(why, error), connection
                     continue
                 for entry in body_of(answer, m.DeleteRecordsReply).partitions:
                     if not entry.error_code:
                         done[TopicPartition(entry.topic, entry.partition)] = entry.low_watermark
                         continue
-                    error = error_for(entry.error_code, entry.error_message)
-                    if not error.retriable:
-                        raise error
+                    refusal = error_for(entry.error_code, entry.error_message)
+                    if not refusal.retriable:
+                        raise refusal
+                    why, failed = clearer(why, refusal), connection
             if len(done) < len(before):
-                yield from self._again(error or io.metadata.why_unknown(left[0].topic), deadline)
+                yield from self._again(why or io.metadata.why_unknown(left[0].topic), deadline, failed)
         return done
 
     def list_offsets(self, wanted: Mapping[TopicPartition, int]) -> Flow[dict[TopicPartition, OffsetAndTimestamp]]:
@@ -225,34 +237,46 @@ class AdminCalls:
         final: tuple[type[BrokerError], ...] = (),
     ) -> Flow[B]:
         """Ask one node, or any, and ask again while the error is one that passes, and not final for this request."""
-        io = self._io
-        deadline = io.now() + self._timeout_s
+        deadline = self._io.now() + self._timeout_s
+        why: ZmqBrokerError | None = None
+        asked: Connection | None = None
         while True:
             try:
-                connection = yield from self._connection(node_id, deadline, controller=controller)
-                answer = yield from io.call(request, connection, self._left(deadline))
+                asked = yield from self._connection(node_id, deadline, asked, controller=controller)
+                answer = yield from self._call(request, asked, deadline)
                 return body_of(answer, reply)
             except BrokerError as error:
                 if not error.retriable or isinstance(error, final):
                     raise
-                yield from self._again(error, deadline)
+                why = clearer(why, error)
+                yield from self._again(why, deadline, asked)
 
-    def _again(self, error: ZmqBrokerError, deadline: float) -> Flow[None]:
-        """Wait before the next attempt; raise the error if there is no time for one."""
+    def _call(self, request: Request, connection: Connection, deadline: float) -> Flow[Answer]:
+        """One attempt: the broker gets no more time for it than this client waits, so that its reason arrives."""
+        left = self._left(deadline)
+        return (yield from self._io.call(_bounded(request, int(left * 1000)), connection, left))
+
+    def _again(self, why: ZmqBrokerError, deadline: float, failed: Connection | None = None) -> Flow[None]:
+        """Wait before the next attempt, if possible at another node; raise why if there is too little time for one."""
         io = self._io
         pause = io.options.retry_backoff_ms / 1000
-        if io.now() + pause >= deadline:
-            raise error
+        if io.now() + pause + self._least_s > deadline:
+            raise why
         with io.lock:
-            io.metadata.refresh()
+            io.metadata.refresh(besides=failed)
         yield from io.pause(pause)
 
-    def _connection(self, node_id: int | None, deadline: float, *, controller: bool = False) -> Flow[Connection]:
+    def _connection(
+        self, node_id: int | None, deadline: float, failed: Connection | None = None, *, controller: bool = False
+    ) -> Flow[Connection]:
+        """The connection to a node, or to any, but if possible not to the one that failed last."""
         metadata = self._io.metadata
         if node_id is None:
             with self._io.lock:
                 known = metadata.node(metadata.controller_id) if controller else None
-                return known or metadata.any_connection()
+                if known is not None and known is not failed:
+                    return known
+                return metadata.any_connection(() if failed is None else (failed,))
         if node_id not in metadata.nodes:
             with self._io.lock:
                 version = metadata.version
@@ -274,6 +298,26 @@ class AdminCalls:
                 if leader is not None:
                     groups.setdefault(leader, []).append(partition)
         return groups
+
+
+def clearer(before: ZmqBrokerError | None, now: ZmqBrokerError) -> ZmqBrokerError:
+    """Of two attempts, whose error to raise: a broker's word says more than silence, and that time is up the least."""
+    return now if before is None or _clarity(now) >= _clarity(before) else before
+
+
+def _clarity(error: ZmqBrokerError) -> int:
+    if isinstance(error, NoAnswerError):
+        return 0
+    if isinstance(error, NetworkError):
+        return 1
+    return 2 if isinstance(error, RequestTimedOutError) else 3
+
+
+def _bounded(request: R, most_ms: int) -> R:
+    """The request, asking for no more time than this."""
+    if getattr(request, "timeout_ms", 0) <= most_ms:
+        return request
+    return replace(request, timeout_ms=max(1, most_ms))
 
 
 def _by_node(resources: Iterable[ConfigResource]) -> dict[int | None, list[ConfigResource]]:

@@ -48,6 +48,10 @@ _CHECK_S = 0.0005
 """How often the monitor of a connection that stands is looked at, in passes that come thick and fast."""
 
 
+class NoAnswerError(RequestTimedOutError):
+    """The client's own time-out. A broker's has the same code, and says what was missing; this one cannot."""
+
+
 class Answer(NamedTuple):
     """A broker's reply to one request, and the batches that came with it."""
 
@@ -386,7 +390,7 @@ class Connection:
             waited = self._io.options.request_timeout_ms
             name = type(expired[0].request).__name__
             self._fail(
-                RequestTimedOutError(f"{self.address} did not answer {name} in time (request_timeout_ms={waited})"), now
+                NoAnswerError(f"{self.address} did not answer {name} in time (request_timeout_ms={waited})"), now
             )
             return
         for call in [call for call in self._queue if call.deadline <= now]:
@@ -401,4 +405,4 @@ class Connection:
         name = type(call.request).__name__
         if self.last_error is not None:
             return NetworkError(f"{self.last_error.message}; gave up on {name}")
-        return RequestTimedOutError(f"{name} could not be sent to {self.address} in time")
+        return NoAnswerError(f"{name} could not be sent to {self.address} in time")

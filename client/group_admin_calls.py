@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import BrokerError, InconsistentGroupProtocolError, RequestTimedOutError, error_for
+from ..errors import BrokerError, InconsistentGroupProtocolError, ZmqBrokerError, error_for
 from ..groups.consumer_protocol import PROTOCOL_TYPE, decode_assignment, decode_subscription
 from ..transport import group_messages as g
 from ..transport import share_messages as s
 from ..transport.message_base import Body, Request
-from .admin_calls import AdminCalls, raise_first
+from .admin_calls import AdminCalls, clearer, raise_first
 from .group_admin_types import (
     CONSUMER_GROUP,
     SHARE_GROUP,
@@ -168,10 +168,9 @@ class GroupAdminCalls(AdminCalls):
 
     def _coordinators(self, group_ids: Sequence[str], key_type: int, deadline: float) -> Flow[dict[int, list[str]]]:
         """The groups of each node that coordinates some of them. Raises the first error."""
-        io = self._io
         connection = yield from self._connection(None, deadline)
         request = g.FindCoordinatorRequest(list(group_ids), key_type)
-        answer = yield from io.call(request, connection, self._left(deadline))
+        answer = yield from self._call(request, connection, deadline)
         coordinators = body_of(answer, g.FindCoordinatorReply).coordinators
         raise_first(coordinators, "key")
         found: dict[int, list[str]] = {}
@@ -184,17 +183,17 @@ class GroupAdminCalls(AdminCalls):
     ) -> Flow[B]:
         """Ask the coordinator of one group, and look for it again while the error is one that passes."""
         deadline = self._io.now() + self._timeout_s
-        why: BrokerError | None = None
+        why: ZmqBrokerError | None = None
         while True:
             try:
                 (node_id,) = yield from self._coordinators([group_id], key_type, deadline)
                 connection = yield from self._connection(node_id, deadline)
-                answer = yield from self._io.call(request, connection, self._left(deadline))
+                answer = yield from self._call(request, connection, deadline)
                 return body_of(answer, reply)
             except BrokerError as error:
                 if not error.retriable:
                     raise
-                why = _clearer(why, error)
+                why = clearer(why, error)
                 yield from self._again(why, deadline)
 
     def _of_each(
@@ -204,34 +203,29 @@ class GroupAdminCalls(AdminCalls):
         names = list(dict.fromkeys(group_ids))
         deadline = self._io.now() + self._timeout_s
         done: dict[str, Any] = {}
-        why: BrokerError | None = None
+        why: ZmqBrokerError | None = None
         while left := [name for name in names if name not in done]:
             try:
                 coordinators = yield from self._coordinators(left, key_type, deadline)
                 for node_id, groups in coordinators.items():
                     connection = yield from self._connection(node_id, deadline)
-                    answer = yield from self._io.call(request(groups), connection, self._left(deadline))
+                    answer = yield from self._call(request(groups), connection, deadline)
                     body: Any = body_of(answer, reply)
                     for entry in body.groups:
                         failure = error_for(entry.error_code, entry.error_message) if entry.error_code else None
                         if failure is not None and failure.retriable:
-                            why = _clearer(why, failure)
+                            why = clearer(why, failure)
                         else:
                             done[entry.group_id] = entry
             except BrokerError as error:
                 if not error.retriable:
                     raise
-                why = _clearer(why, error)
+                why = clearer(why, error)
             if why is not None and len(done) < len(names):
                 yield from self._again(why, deadline)
         entries = [done[name] for name in names]
         raise_first(entries, "group_id")
         return entries
-
-
-def _clearer(before: BrokerError | None, now: BrokerError) -> BrokerError:
-    """Of two attempts, whose error to raise: that the last had no time left says less than what came first."""
-    return before if before is not None and isinstance(now, RequestTimedOutError) else now
 
 
 def _group(entry: g.GroupDescription) -> GroupDescription:

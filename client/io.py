@@ -20,8 +20,8 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from ..errors import ClosedError, RequestTimedOutError, ZmqBrokerError
-from .connection import FOREVER, Answer, Call, Connection
+from ..errors import ClosedError, ZmqBrokerError
+from .connection import FOREVER, Answer, Call, Connection, NoAnswerError
 from .metadata import ClusterMetadata
 
 if TYPE_CHECKING:
@@ -417,7 +417,7 @@ class ClientIO:
         yield Wait(lambda: outcome, now + timeout_s + 1.0)
         if not outcome:
             message = f"{connection.address} did not answer {type(request).__name__} within {timeout_s:g} s"
-            raise RequestTimedOutError(message)
+            raise NoAnswerError(message)
         if isinstance(outcome[0], ZmqBrokerError):
             raise outcome[0]
         return outcome[0]

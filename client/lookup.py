@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import ZmqBrokerError, error_for
+from ..errors import LeaderNotAvailableError, ZmqBrokerError, error_for
 from ..transport.messages import ListOffsetsReply, ListOffsetsRequest, PartitionOffset, PartitionTimestamp
 from .connection import Answer, Call, Connection
 from .io import Wait, body_of
@@ -84,6 +84,7 @@ def list_offsets(
     """The offset of each partition at a timestamp (or LATEST, EARLIEST, MAX_TIMESTAMP). Raises the first error left."""
     deadline = io.now() + timeout_s
     found: dict[TopicPartition, PartitionOffset] = {}
+    error: ZmqBrokerError | None = None
     yield from known_topics(io, {partition.topic for partition in wanted}, deadline)
     while left := {partition: stamp for partition, stamp in wanted.items() if partition not in found}:
         outcomes: Outcomes = {}
@@ -92,7 +93,6 @@ def list_offsets(
             io.check_open()
             asked = ask_leaders(io, left, outcomes.update, request_deadline)
         yield Wait(lambda asked=asked, outcomes=outcomes: len(outcomes) >= len(asked), request_deadline + 0.1)  # type: ignore[misc]
-        error: ZmqBrokerError | None = None
         for partition, outcome in outcomes.items():
             if not isinstance(outcome, ZmqBrokerError):
                 found[partition] = outcome
@@ -102,6 +102,17 @@ def list_offsets(
                 error = outcome
         if len(found) < len(wanted):
             if io.now() >= deadline:
-                raise error or io.metadata.why_unknown(next(iter(left)).topic)
+                raise error or _why_unasked(io, next(partition for partition in wanted if partition not in found))
             yield from io.pause(io.options.retry_backoff_ms / 1000)
     return found
+
+
+def _why_unasked(io: ClientIO, partition: TopicPartition) -> ZmqBrokerError:
+    """Why a partition's leader could not be asked in all that time."""
+    with io.lock:
+        if io.metadata.state(*partition) is None:
+            return io.metadata.why_unknown(partition.topic)
+        leader = io.metadata.leader(*partition)
+        if leader is not None and leader.last_error is not None:
+            return leader.last_error
+        return LeaderNotAvailableError(f"{partition.topic}-{partition.partition} has no leader that is known")

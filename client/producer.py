@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from .io import Flow
 
-_FRAMING = BATCH_OVERHEAD + RECORD_OVERHEAD
-
 
 class ProducerSettings(TypedDict, total=False):
     """The keywords of a producer; `client.options.ProducerOptions` says what they mean."""

@@ -50,6 +50,7 @@ class DrainNodeRequest(Request):
 
     node_id: Int32
     cancel: bool = False
+    timeout_ms: Count = 30_000
 
 
 class RemoveNodeRequest(Request):
@@ -59,6 +60,7 @@ class RemoveNodeRequest(Request):
     REPLY = Body
 
     node_id: Int32
+    timeout_ms: Count = 30_000
 
 
 class UpgradeClusterRequest(Request):
@@ -68,6 +70,7 @@ class UpgradeClusterRequest(Request):
     REPLY = Body
 
     version: Int32
+    timeout_ms: Count = 30_000
 
 
 # ---- where partitions are
@@ -150,6 +153,7 @@ class RebalanceRequest(Request):
 
     topics: list[Name] | None = None
     validate_only: bool = False
+    timeout_ms: Count = 30_000
 
 
 class ElectLeadersRequest(Request):

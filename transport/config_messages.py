@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from .message_base import Body, Int16, Name, Request
+from .message_base import Body, Count, Int16, Name, Request
 
 TOPIC_RESOURCE = 2
 BROKER_RESOURCE = 4
@@ -88,3 +88,4 @@ class AlterConfigsRequest(Request):
 
     resources: list[ResourceChange]
     validate_only: bool = False
+    timeout_ms: Count = 30_000

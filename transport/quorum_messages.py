@@ -164,6 +164,8 @@ class DescribeQuorumRequest(Request):
     API = 55
     REPLY = DescribeQuorumReply
 
+    timeout_ms: Count = 30_000
+
 
 class AddVoterRequest(Request):
     """Let a node vote that has caught up as an observer. One change at a time (KIP-853)."""

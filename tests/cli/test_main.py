@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 import zmqbroker
-from zmqbroker.cli.common import as_text, client_settings, pairs, print_table
+from zmqbroker.cli.common import (
+    as_text,
+    client_settings,
+    natural,
+    natural64,
+    pairs,
+    positive,
+    positive64,
+    print_table,
+    replication_factor,
+)
 from zmqbroker.cli.main import VERBS, main
 from zmqbroker.errors import ConfigError
 
@@ -60,14 +70,34 @@ def test_an_unknown_command_is_a_wrong_call(capsys, words, says):
         ["produce", "--topic", "t", "--compression", "rar"],
         ["topics", "create", "--topic", "t", "--partitions", "many"],
         ["start", "--no-such-flag"],
+        ["nodes", "drain", "--node", "999999999999"],
+        ["nodes", "drain", "--node", "9" * 5_000],
+        ["nodes", "remove", "--node", "2147483648"],
+        ["nodes", "upgrade", "--version", "2147483648"],
+        ["topics", "reassign", "--topic", "t", "--replication-factor", "999999999999999999999"],
+        ["topics", "reassign", "--topic", "t", "--to", "1,2147483648"],
+        ["topics", "create", "--topic", "t", "--replication-factor", "32768"],
+        ["topics", "create", "--topic", "t", "--partitions", "2147483648"],
+        ["consume", "--topic", "t", "--partition", "2147483648"],
+        ["consume", "--topic", "t", "--partition", "0", "--offset", "9223372036854775808"],
+        ["consume", "--topic", "t", "--request-timeout-ms", "2147483648"],
+        ["groups", "reset-offsets", "--group", "g", "--topic", "t", "--to-offset", "9223372036854775808"],
+        ["groups", "reset-offsets", "--group", "g", "--topic", "t:2147483648", "--to-latest"],
     ],
-    ids=" ".join,
+    ids=lambda words: " ".join(words)[:80],
 )
 def test_a_wrong_flag_is_a_wrong_call(capsys, words):
     assert main(words) == 2
     told = capsys.readouterr().err
     assert told.startswith("usage: ")
     assert "Traceback" not in told
+
+
+def test_the_largest_numbers_are_taken():
+    assert natural(str(2**31 - 1)) == positive(str(2**31 - 1)) == 2**31 - 1
+    assert natural64("0" * 50 + str(2**63 - 1)) == positive64(str(2**63 - 1)) == 2**63 - 1
+    assert replication_factor(str(2**15 - 1)) == 2**15 - 1
+    assert (natural("0"), natural64("000"), positive("01")) == (0, 0, 1)
 
 
 def test_version(capsys):

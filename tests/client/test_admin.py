@@ -1,10 +1,14 @@
 """The admin client against a scripted broker: what it asks, and what it makes of the answers."""
 
+import time
+
 import pytest
 from zmqbroker import Admin, NewTopic, TopicPartition, errors
 from zmqbroker.client.admin import ConfigResource
+from zmqbroker.transport import cluster_messages as c
 from zmqbroker.transport import config_messages as config
 from zmqbroker.transport import messages as m
+from zmqbroker.transport.message_base import Body
 
 FAST = {"retry_backoff_ms": 5, "reconnect_backoff_ms": 5, "reconnect_backoff_max_ms": 20}
 
@@ -109,3 +113,92 @@ def test_a_closed_admin_says_so(server):
     admin.close()
     with pytest.raises(errors.ClosedError):
         admin.list_topics()
+
+
+NO_MAJORITY = "there is no controller; node 1 reaches 1 of the 3 voters"
+
+
+def test_silence_does_not_hide_the_reason_that_a_broker_gave(server):
+    server.once(c.DrainNodeRequest.API, lambda _: errors.RequestTimedOutError(NO_MAJORITY), *[lambda _: "drop"] * 9)
+    settings = {"bootstrap_servers": server.servers, "default_api_timeout_ms": 300, "request_timeout_ms": 100, **FAST}
+    with Admin(**settings) as admin, pytest.raises(errors.RequestTimedOutError, match=NO_MAJORITY):
+        admin.drain_node(2)
+    assert len(server.requests(c.DrainNodeRequest.API)) > 1
+
+
+def test_a_brokers_reason_replaces_silence(server):
+    rules = [lambda _: "drop", *[lambda _: errors.RequestTimedOutError(NO_MAJORITY)] * 999]
+    server.once(c.RemoveNodeRequest.API, *rules)
+    settings = {"bootstrap_servers": server.servers, "default_api_timeout_ms": 300, "request_timeout_ms": 100, **FAST}
+    with Admin(**settings) as admin, pytest.raises(errors.RequestTimedOutError, match=NO_MAJORITY):
+        admin.remove_node(2)
+
+
+def test_no_attempt_is_begun_with_next_to_no_time_left(server):
+    clock = [0.0]
+
+    def late(_):
+        clock[0] += 9.5  # as long as a broker takes to say that it has no majority
+        return errors.RequestTimedOutError(NO_MAJORITY)
+
+    server.once(c.UpgradeClusterRequest.API, late)
+    settings = {"bootstrap_servers": server.servers, "default_api_timeout_ms": 10_000, "request_timeout_ms": 10_000}
+    with Admin(**settings) as admin:
+        admin._io.now = lambda: time.monotonic() + clock[0]
+        with pytest.raises(errors.RequestTimedOutError, match=NO_MAJORITY):
+            admin.upgrade_cluster(0)
+    assert len(server.requests(c.UpgradeClusterRequest.API)) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_type", "reply", "ask"),
+    [
+        (c.DrainNodeRequest, Body(), lambda admin: admin.drain_node(1)),
+        (c.RemoveNodeRequest, Body(), lambda admin: admin.remove_node(1)),
+        (c.UpgradeClusterRequest, Body(), lambda admin: admin.upgrade_cluster(0)),
+        (c.RebalanceRequest, c.RebalanceReply([]), lambda admin: admin.rebalance()),
+        (c.ElectLeadersRequest, c.PartitionOutcomesReply([]), lambda admin: admin.elect_leaders()),
+        (m.DeleteTopicsRequest, m.TopicsReply([]), lambda admin: admin.delete_topics([])),
+    ],
+)
+def test_a_broker_is_given_no_more_time_than_the_client_waits(server, request_type, reply, ask):
+    server.once(request_type.API, lambda _: reply)
+    settings = {"bootstrap_servers": server.servers, "default_api_timeout_ms": 5_000, "request_timeout_ms": 4_000}
+    with Admin(**settings) as admin:
+        ask(admin)
+    (heard,) = server.requests(request_type.API)
+    assert 0 < heard.body.timeout_ms <= 4_000
+
+
+def test_a_retry_asks_another_node(cluster):
+    stale, *others = cluster.nodes
+    stale.once(c.RebalanceRequest.API, *[lambda _: errors.NotControllerError("not me")] * 999)
+    for node in others:
+        node.once(c.RebalanceRequest.API, lambda _: c.RebalanceReply([]))
+    with Admin(bootstrap_servers=stale.servers, **FAST) as admin:
+        admin.describe_cluster()  # now the stale node is the one that is known to work
+        assert admin.rebalance() == []
+    assert len(stale.requests(c.RebalanceRequest.API)) == 1
+
+
+def test_what_the_controller_refuses_is_asked_of_another_node(cluster):
+    cluster.nodes[0].once(m.DeleteTopicsRequest.API, *[lambda _: errors.NotControllerError("not me")] * 999)
+    for node in cluster.nodes[1:]:
+        node.once(m.DeleteTopicsRequest.API, lambda _: m.TopicsReply([]))
+    with Admin(bootstrap_servers=cluster.nodes[0].servers, **FAST) as admin:
+        assert admin.describe_cluster().controller_id == 1
+        admin.delete_topics([])
+    assert len(cluster.nodes[0].requests(m.DeleteTopicsRequest.API)) == 1
+
+
+def test_a_leader_out_of_reach_is_named_and_not_its_topic_blamed(cluster):
+    cluster.nodes[0].topics["t"] = 1
+    cluster.lead(2, 1)
+    cluster.nodes[1].kill()
+    settings = {"bootstrap_servers": cluster.nodes[0].servers, "default_api_timeout_ms": 300}
+    settings |= {"reconnect_backoff_ms": 10_000, "reconnect_backoff_max_ms": 10_000}  # in the end nobody can be asked
+    with Admin(**settings) as admin, pytest.raises(errors.NetworkError, match=cluster.nodes[1].servers):
+        admin.list_offsets({TopicPartition("t", 0): m.LATEST})
+    cluster.lead(-1, 2)
+    with Admin(**settings) as admin, pytest.raises(errors.LeaderNotAvailableError, match="t-0 has no leader"):
+        admin.list_offsets({TopicPartition("t", 0): m.LATEST})

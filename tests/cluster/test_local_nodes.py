@@ -9,6 +9,9 @@ import socket
 
 import pytest
 from zmqbroker import Admin, Consumer, NewTopic, Producer, TopicPartition
+from zmqbroker.cli.local_nodes import check_ports
+from zmqbroker.errors import ConfigError
+from zmqbroker.settings import BrokerConfig
 from zmqbroker.testing.process import process_is_alive
 
 VALUES = [b"%d" % number for number in range(50)]
@@ -202,6 +205,33 @@ def test_a_number_of_nodes_that_cannot_be_is_refused(zmqbroker_process, refused,
 def test_ports_that_do_not_exist_are_refused(zmqbroker_process, refused, tmp_path):
     words = ["--nodes", "3", "--listen", "tcp://127.0.0.1:65534", "--data-dir", str(tmp_path / "data")]
     assert "65536" in refused(zmqbroker_process("start", *words))
+
+
+def test_a_later_nodes_port_that_is_in_use_is_refused_before_anything_runs(zmqbroker_process, refused, tmp_path):
+    with socket.socket() as third:
+        third.bind(("127.0.0.1", 0))
+        third.listen()
+        port = third.getsockname()[1]
+        words = ["--nodes", "3", "--listen", f"tcp://127.0.0.1:{port - 2}", "--data-dir", str(tmp_path / "data")]
+        assert f"port {port} of 127.0.0.1 is in use" in refused(zmqbroker_process("start", *words))
+    assert not (tmp_path / "data").exists()
+
+
+def test_ports_that_were_just_left_are_free():
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ does
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        host, port = listener.getsockname()
+        configs = [BrokerConfig(listen=f"tcp://{host}:{port}")]
+        with socket.create_connection((host, port)), pytest.raises(ConfigError, match=f"port {port} "):
+            check_ports(configs)
+        client = socket.create_connection((host, port))
+        accepted, _ = listener.accept()
+        accepted.close()  # first, so that the broker's end is what stays behind in TIME_WAIT
+        client.close()
+    check_ports(configs)
+    check_ports([BrokerConfig(listen="tcp://no-such-interface:9292")])
 
 
 def test_a_folder_of_another_cluster_does_not_join(broker_process, zmqbroker_process, tmp_path):
