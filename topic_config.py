@@ -197,11 +197,6 @@ class TopicConfig:
         """How old a segment's first record may get before the next segment begins: only sealed ones are compacted."""
         return min(self.segment_ms, self.max_compaction_lag_ms) if self.is_compacted else self.segment_ms
 
-    @property
-    def deletes_old_segments(self) -> bool:
-        """Whether retention.ms and retention.bytes apply."""
-        return "delete" in self.cleanup_policy
-
 
 def topic_setting(name: str) -> Setting:
     """Find the topic setting of this name. Raises ConfigError with the nearest known name."""

@@ -58,7 +58,7 @@ class Refusal(Message):
     error: BrokerError
 
 
-# ---- to a PartitionLeader
+# ---- to a Partition that leads
 
 
 class Append(Command):

@@ -178,6 +178,7 @@ class Leading:
             log_start_offset=self._log.log_start_offset,
         )
         if command.acks == ACKS_ALL and result.last_offset >= replica.high_watermark:
+            command.batch = b""  # it is in the log; whoever waits here may wait for long
             self._waiting.append(_Waiting(result.last_offset + 1, command, body))
         else:
             tell_back(command.reply_to, Answer(command.call, command.index, body))
@@ -376,7 +377,13 @@ class Leading:
         nodes = self._replica.context.image.nodes
         replicas = [nodes[node_id] for node_id in self._replica.state.replicas if node_id in nodes]
         epochs = {node.node_id: node.epoch for node in replicas}
-        eligible = [node.node_id for node in replicas if not node.fenced and not node.stopping]
+        # Whoever joins may lead next, and must not serve what was deleted before.
+        start = self._log.log_start_offset
+        eligible = [
+            node.node_id
+            for node in replicas
+            if not node.fenced and not node.stopping and self._begins_at(node.node_id, start)
+        ]
         wanted = self._in_sync.wanted_isr(self._now_ms(), epochs, eligible)
         if wanted is not None:
             self._in_sync.proposed(wanted)

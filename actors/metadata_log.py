@@ -12,7 +12,7 @@ from collections import deque
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import CorruptMessageError, InvalidRequestError, ZmqBrokerError
+from ..errors import CorruptMessageError, InvalidRequestError, StorageError, ZmqBrokerError
 from ..log.batch import read_header
 from ..log.plain_records import decode_batch, encode_batch
 from ..log.staging import Appended
@@ -92,6 +92,10 @@ class MetadataLog:
                 " then lacks what came after it"
             )
             raise MetadataDamagedError(message) from error
+        except OSError as error:
+            folder.abandon_log(METADATA_PARTITION)
+            message = f"the metadata in {self._log.folder} cannot be read: {error}"
+            raise StorageError(message) from error
 
     # ---- the start
 
@@ -204,13 +208,14 @@ class MetadataLog:
                 f"the change makes {len(data)} bytes of metadata; one request may make {_MAX_BATCH_BYTES}: split it"
             )
             raise InvalidRequestError(message)
-        working = self._working
+        # Before it is written: a decision that does not fit the metadata ends this process, not all that read the log.
+        working = None if self._working is None else apply(self._working, changes, TOPIC_RESOURCE)
         (result,) = self._log.append([(read_header(data), data)], leader_epoch=epoch, now_ms=now_ms)
         if not isinstance(result, Appended):
             raise result
         self._take(_Batch(result.base_offset, result.last_offset + 1, epoch, len(data), list(changes)))
         if working is not None:
-            self._working = apply(working, changes, TOPIC_RESOURCE)
+            self._working = working
 
     def append_as_follower(self, data: bytes, offset: int, epoch: int) -> None:
         """Append batches of the leader of an epoch as they are.

@@ -47,6 +47,7 @@ class QuorumFiles:
         """
         self._disk = disk
         self._path = f"{folder.path}/{METADATA_PARTITION}/{QUORUM_STATE_NAME}"
+        self.joined = folder.joined
         self.me = Voter(folder.node_id, folder.directory_id)
         self.log = MetadataLog(disk, folder, now_ms)
         try:
@@ -104,7 +105,7 @@ class QuorumFiles:
         known = {self.state.leader_id, NOBODY if self.state.voted_for is None else self.state.voted_for.node_id}
         if not known <= {NOBODY, self.me.node_id}:
             return []
-        is_old = self.log.end_offset > 0 and self.log.last_epoch == 0
+        is_old = self.log.end_offset > 0 and self.log.last_epoch == 0 and not self.joined
         if joins and not is_old and self.me.node_id not in known:
             return []
         if is_old:

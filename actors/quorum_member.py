@@ -142,7 +142,7 @@ class QuorumMember(ReactorActor):
         self._linked: dict[int, None] = {}
         self._peers: list[int] = []
         nodes = {node.node_id: (node.host, node.port) for node in self._log.image.nodes.values()}
-        context.was_member = self._files.me.node_id in nodes
+        context.was_member = context.folder.registered or self._files.me.node_id in nodes
         nodes.pop(self._files.me.node_id, None)
         if nodes:  # where the others are has to be known before a quorum can say what is committed
             self._tell(PEERS, KnownNodes(nodes))
@@ -299,6 +299,8 @@ class QuorumMember(ReactorActor):
             logger.error("%d metadata records were not appended: %s", len(message.records), error.message)  # noqa: TRY400
             self._basis += 1
             self._tell(CONTROLLER, AppendRefused(message.epoch, self._log.image, self._basis, error))
+            if isinstance(error, StorageError):
+                self._input(self.machine.hand_over)
 
     def _start_leading(self, epoch: int) -> None:
         """Let the controller go on from what the log holds now; what it has decided before it hears of this is void."""
@@ -351,6 +353,8 @@ class QuorumMember(ReactorActor):
 
     def _publish(self) -> None:
         image = self._log.committed
+        if self._files.me.node_id in image.nodes:
+            self.context.folder.note_registered()
         self._tell(METADATA_KEEPER, ImageCommitted(image))
         self._set_peers(image.nodes)
 

@@ -103,7 +103,7 @@ class ProduceCall(PartitionsCall):
     def command(self, entry: PartitionData, index: int) -> Append:
         """Build the command for one batch."""
         check_not_internal(entry.topic, "write to it")
-        batch = self._frames[index + 1]
+        batch, self._frames[index + 1] = self._frames[index + 1], b""  # held once: this may wait for long
         return Append(self.session.actor_ref, self, index, batch, self._acks, entry.leader_epoch)
 
     def error(self, entry: PartitionData, error: BrokerError) -> PartitionProduced:

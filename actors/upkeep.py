@@ -144,7 +144,7 @@ class Upkeep:
     def _grow_internal_topics(self) -> None:
         image = self._lead.image
         unfenced = frozenset(node.node_id for node in image.nodes.values() if not node.fenced)
-        if unfenced != self._seen_nodes:
+        if unfenced != self._seen_nodes and not balance.moves_internal_topics(image):
             self._seen_nodes = unfenced
             moves = balance.grow_internal_topics(image, self._context.config)
             self._begin(moves, "the coordinators' topics get as many replicas as the cluster can give them")

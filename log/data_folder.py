@@ -36,6 +36,7 @@ FIRST_DIRTY_NAME = "cleaner-offset-checkpoint"
 """Up to where each compacted log is compacted; an entry that is missing costs a pass over the whole log."""
 META_VERSION = "1"
 _JOINED = "joined=true"
+_REGISTERED = "registered=true"
 TOPIC_ID_NAME = "partition.metadata"
 """In each log's folder: whose it is, in Kafka's format."""
 
@@ -78,6 +79,8 @@ class DataFolder:
         """This folder's own id, for as long as it lives; a copy of the folder has the same."""
         self.joined = False
         """Whether it was made by joining a cluster; then it never founds one. Older folders do not say so."""
+        self.registered = False
+        """Whether its node was ever one of the cluster; if it is none now, it was removed."""
         self.was_clean = False
         """Whether the last process closed everything: logs are then opened without a scan."""
         self.clean_epoch = -1
@@ -176,9 +179,23 @@ class DataFolder:
             raise DataFolderError(message)
         if directory_id is None:  # written before folders had one
             directory_id = make_id()
-            text = self._disk.read_file(meta).rstrip()
-            self._disk.replace_file(meta, text + f"\ndirectory.id={directory_id}\n".encode())
+            self._add_to_meta(f"directory.id={directory_id}")
         self.cluster_id, self.node_id, self.directory_id = found_cluster, found_node, directory_id
+
+    def _add_to_meta(self, line: str) -> None:
+        meta = self._file(META_NAME)
+        text = self._disk.read_file(meta).decode().rstrip()
+        self._disk.replace_file(meta, f"{text}\n{line}\n".encode())
+
+    def note_registered(self) -> None:
+        """Write down that the node is one of its cluster; if the disk refuses, the next registration tries again."""
+        if not self.registered:
+            try:
+                self._add_to_meta(_REGISTERED)
+            except OSError as error:
+                self._warn(f"{self._file(META_NAME)} could not be written: {error.strerror or error}")
+            else:
+                self.registered = True
 
     def _found(self, node_id: int, cluster_id: str, directory_id: str) -> None:
         """Make an empty folder this node's."""
@@ -197,7 +214,7 @@ class DataFolder:
         """Cluster, node, and the folder's own id, None if it has none."""
         try:
             lines = self._disk.read_file(meta).decode().splitlines()
-            self.joined = _JOINED in lines
+            self.joined, self.registered = _JOINED in lines, _REGISTERED in lines
             pairs = {
                 key.strip(): value.strip()
                 for key, value in (line.split("=", 1) for line in lines if line.strip() and not line.startswith("#"))

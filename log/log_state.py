@@ -46,6 +46,8 @@ class LogState:
         self.log_end_offset = self._segments[-1].next_offset
         self.recovery_point = self._bases[0]
         """Below it nothing has to be looked at after a crash."""
+        self._found_end = self.log_end_offset
+        """What is below was not written since the log was opened."""
         self._flushed_end = 0
         self._snapshots = [o for o in base_offsets(disk.list(folder), SNAPSHOT_SUFFIX) if o <= self.log_end_offset]
         self._unflushed: list[Segment] = []

@@ -17,7 +17,7 @@ from .compacting_log import CompactingLog
 from .index import MAX_RELATIVE_OFFSET
 from .recovery import EPOCHS_NAME, Recovery
 from .retention import expired_segments
-from .scan import BadBatchError, header_at
+from .scan import BadBatchError, first_bad, header_at
 from .segment import Segment
 from .staging import Appended, Stage, replicated_batches, storage_error
 from .timestamps import FoundOffset, first_at_or_after
@@ -202,6 +202,9 @@ class PartitionLog(CompactingLog):
 
         At most max_bytes, but at least one batch; b"" at the end. Raises OffsetOutOfRangeError outside of the log,
         CorruptMessageError where damage begins, StorageError if the disk refuses.
+
+        What may have been on the medium for long is checked, CRCs included: all but what was written to the active
+        segment since the log was opened.
         """
         if not self.log_start_offset <= offset <= self.log_end_offset:
             message = (
@@ -219,11 +222,14 @@ class PartitionLog(CompactingLog):
         if offset < segment.base_offset:
             segment = self._sealed_at(offset)
         try:
-            return segment.read(offset, max_bytes, end)
+            data = segment.read(offset, max_bytes, end)
+            if segment.sealed or offset < self._found_end:
+                data = _checked(segment, offset, data)
         except BadBatchError as error:
             raise self.found_damage(segment, error) from error
         except OSError as error:
             raise storage_error(segment.path, error, "read") from error
+        return data
 
     def offset_for_timestamp(self, timestamp: int) -> FoundOffset | None:
         """The first record whose timestamp is at least this one; None if there is none."""
@@ -353,6 +359,7 @@ class PartitionLog(CompactingLog):
 
     def _after_cut(self, end: int) -> None:
         self._flushed_end = min(self._flushed_end, end)
+        self._found_end = min(self._found_end, end)
         self.log_end_offset = end
         self._saved_end = -1
         self._creations += 1
@@ -450,3 +457,11 @@ class PartitionLog(CompactingLog):
     def reconfigure(self, config: TopicConfig) -> None:
         """Take new settings of the topic; they hold from the next call on."""
         self.config = config
+
+
+def _checked(segment: Segment, offset: int, data: bytes) -> bytes:
+    """What was read, up to the first batch that is not as it was written. BadBatchError if that is the first."""
+    bad = first_bad(data, offset)
+    if bad is None or bad.position:
+        return data if bad is None else data[: bad.position]
+    raise BadBatchError(segment.locate(offset), bad.offset, bad.reason)

@@ -70,6 +70,34 @@ def header_at(file: File, position: int, end: int, expected_offset: int | None =
     return header
 
 
+def first_bad(data: bytes, offset: int) -> BadBatchError | None:
+    """What is wrong with whole batches that were read, CRCs included; None: nothing. The first one holds the offset.
+
+    The error's position is one in data.
+    """
+    position, expected = 0, offset
+    view = memoryview(data)
+    while position < len(data):
+        left = len(data) - position
+        if left < HEADER_SIZE:
+            return BadBatchError(position, expected, f"a header needs {HEADER_SIZE} bytes and {left} are left")
+        header = BatchHeader._make(HEADER.unpack_from(data, position))
+        holds_offset = position == 0 and 0 <= offset - header.base_offset <= header.last_offset_delta
+        try:
+            check_header(header, position, len(data), header.base_offset if holds_offset else expected)
+        except BadBatchError as error:
+            return error
+        end = position + header.batch_length + LENGTH_OVERHEAD
+        crc = computed_crc(view[position:end])
+        if crc != header.crc:
+            reason = (
+                f"the CRC-32C of bytes {CRC_START} to {header.size} is {crc:#010x}, the header says {header.crc:#010x}"
+            )
+            return BadBatchError(position, expected, reason)
+        position, expected = end, header.base_offset + header.last_offset_delta + 1
+    return None
+
+
 def walk(
     file: File, position: int, end: int, expected_offset: int, *, check_crc: bool, chunk_bytes: int = 0
 ) -> Iterator[Located]:

@@ -264,6 +264,16 @@ def factor_moves(image: MetadataImage, places: Iterable[Place], factor: int) -> 
     return [Reassignment(*place, replicas) for place, replicas in plan.planned.items()]
 
 
+def moves_internal_topics(image: MetadataImage) -> bool:
+    """Whether internal topics are being moved now; these are left out of plans."""
+    return any(
+        state.adding or state.removing
+        for name in image.topics
+        if name in INTERNAL_TOPICS
+        for state in image.topics[name].partitions
+    )
+
+
 def grow_internal_topics(image: MetadataImage, config: BrokerConfig) -> list[Reassignment]:
     """The moves that give internal topics the replicas that they would get if they were made now."""
     names = [name for name in image.topics if name in INTERNAL_TOPICS]

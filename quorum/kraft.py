@@ -87,10 +87,6 @@ class KraftMachine(Elections, Following, Leading):
         """The latest voters in the log, committed or not."""
         return as_list(self._voters.latest)
 
-    def voters_below(self, end_offset: int) -> tuple[int, list[Voter]]:
-        """(offset of their record, voters) as the log says below an offset: what a snapshot that ends there holds."""
-        return self._voters.below(end_offset)
-
     def next_deadline(self) -> float:
         """When to call `tick` at the latest; NEVER: no need."""
         role = self._role
@@ -138,6 +134,12 @@ class KraftMachine(Elections, Following, Leading):
             self._resign(self._role, now_ms)
         elif isinstance(self._role, Prospective | Candidate):
             self._become_unattached(self.epoch, now_ms)
+        return self._settled(now_ms)
+
+    def hand_over(self, now_ms: float) -> list[Effect]:
+        """This node cannot append: if it leads another one shall, if there is one. It may stand again in a while."""
+        if isinstance(self._role, Leader) and len(self._voters.latest) > 1:
+            self._resign(self._role, now_ms)
         return self._settled(now_ms)
 
     # ---- requests of others: answered by Reply, Refuse or ReadSnapshot with the token, at once or later

@@ -267,6 +267,8 @@ class KraftCore:
         if self.epoch < epoch <= max(MAX_EPOCH, self.epoch + EPOCHS_AHEAD_MAX):
             if leads:
                 self._become_follower(epoch, leader_id, now_ms, heard=False)
+            elif leader_id == NOBODY and not self._may_stand():
+                return False  # an election that may have come to nothing: the leader of now may still be one
             else:
                 self._become_unattached(epoch, now_ms)
             return True

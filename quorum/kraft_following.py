@@ -121,16 +121,29 @@ class Following(KraftCore):
             self._fetch_failed(now_ms)
         return False
 
+    def _answered(
+        self,
+        node_id: int,
+        request: QuorumFetchRequest | FetchSnapshotRequest,
+        reply: QuorumFetchReply | FetchSnapshotReply,
+        now_ms: float,
+    ) -> Follower | None:
+        """The follower that waits for this reply, if its leader sent it; None: it is learned from, and all is done."""
+        if not self._is_under_way(node_id, request):
+            self._learn(reply.epoch, reply.leader_id, now_ms)
+            return None
+        if not self._from_leader(node_id, request.epoch, reply.epoch, reply.leader_id, now_ms):
+            return None
+        role = self._role
+        assert isinstance(role, Follower), "only a follower has a leader that could answer"
+        return role
+
     def _on_fetch_reply(
         self, node_id: int, request: QuorumFetchRequest, reply: QuorumFetchReply, data_size: int, now_ms: float
     ) -> None:
-        if not self._is_under_way(node_id, request):
-            self._learn(reply.epoch, reply.leader_id, now_ms)
+        role = self._answered(node_id, request, reply, now_ms)
+        if role is None:
             return
-        if not self._from_leader(node_id, request.epoch, reply.epoch, reply.leader_id, now_ms):
-            return
-        role = self._role
-        assert isinstance(role, Follower)
         if reply.diverging_end >= 0:
             self._cut(reply, now_ms)
         elif reply.snapshot_offset >= 0:
@@ -180,13 +193,9 @@ class Following(KraftCore):
     def _on_snapshot_reply(
         self, node_id: int, request: FetchSnapshotRequest, reply: FetchSnapshotReply, data_size: int, now_ms: float
     ) -> None:
-        if not self._is_under_way(node_id, request):
-            self._learn(reply.epoch, reply.leader_id, now_ms)
+        role = self._answered(node_id, request, reply, now_ms)
+        if role is None:
             return
-        if not self._from_leader(node_id, request.epoch, reply.epoch, reply.leader_id, now_ms):
-            return
-        role = self._role
-        assert isinstance(role, Follower)
         download = role.download
         assert download is not None, "a part of a snapshot was asked for"
         end = download.position + data_size

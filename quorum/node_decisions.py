@@ -21,6 +21,7 @@ from .balance import drain_moves
 from .decision import Decision
 from .elections import NO_LOSSES, Losses, node_elections
 from .image import apply
+from .min_insync import followed_settings
 from .reassignment import begin
 from .records import NextNodeId, RegisterNode, RemoveNode, SetNodeState, SetProtocolVersion
 
@@ -70,7 +71,7 @@ def register_node(image: MetadataImage, request: RegisterNodeRequest, config: Br
     if node_id >= image.next_node_id:
         records.append(NextNodeId(node_id + 1))
     after = apply(image, records, TOPIC_RESOURCE)
-    return Decision([*records, *node_elections(after, config, node_id, losses)], reply)
+    return Decision([*records, *_elections(after, config, node_id, losses)], reply)
 
 
 def _losses(request: RegisterNodeRequest, before: NodeImage | None) -> Losses:
@@ -162,7 +163,14 @@ def _with_state(
     if (fenced, stopping, draining) == (node.fenced, node.stopping, node.draining):
         return []
     state = SetNodeState(node.node_id, fenced, stopping, draining)
-    return [state, *node_elections(apply(image, [state], TOPIC_RESOURCE), config, node.node_id)]
+    after = apply(image, [state], TOPIC_RESOURCE)
+    return [state, *_elections(after, config, node.node_id, NO_LOSSES)]
+
+
+def _elections(image: MetadataImage, config: BrokerConfig, node_id: int, losses: Losses) -> list[MetadataRecord]:
+    """What a node's new state, which is in the image, changes in its partitions. Moves may end by it."""
+    records = node_elections(image, config, node_id, losses)
+    return [*records, *followed_settings(image, config, records)]
 
 
 def fence(image: MetadataImage, node_id: int, config: BrokerConfig) -> list[MetadataRecord]:
@@ -214,9 +222,21 @@ def remove_node(image: MetadataImage, request: RemoveNodeRequest, *, alive: bool
         message = f"node {node.node_id} is the only one of the cluster"
     elif alive and not node.draining:
         message = f"node {node.node_id} is alive: stop it, or drain it first so that it gets no new replicas"
+    elif _is_needed_to_vote(image, node.node_id):
+        message = (
+            f"node {node.node_id} votes in the metadata quorum, and without it no majority of the {len(image.voters)}"
+            " voters is alive: drain it, and wait until another node votes in its place"
+        )
     else:
         return Decision([RemoveNode(node.node_id)], Body())
     raise PolicyViolationError(message)
+
+
+def _is_needed_to_vote(image: MetadataImage, node_id: int) -> bool:
+    """Whether nothing could be decided any more if this node went, not even that it votes no more."""
+    voting = {voter for voter, _ in image.voters}
+    alive = sum(voter != node_id and voter in image.nodes and not image.nodes[voter].fenced for voter in voting)
+    return node_id in voting and alive <= len(voting) // 2
 
 
 def upgrade_cluster(image: MetadataImage, request: UpgradeClusterRequest) -> Decision:

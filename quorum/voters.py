@@ -47,22 +47,22 @@ def due_change(
 
     caught_up: nodes whose metadata log is (nearly) the leader's, by node id, with their directory ids.
     """
-    void = [voter for voter in image.voters if _is_void(image, *voter)]
-    if void and len(image.voters) > 1:
-        return RemoveVoter(*void[0])
     voting = {node_id for node_id, _ in image.voters}
     fit = [
         AddVoter(node_id, directory_id)
         for node_id, directory_id in sorted(caught_up.items())
         if node_id not in voting and _is_fit(image, node_id, directory_id)
     ]
+    void = [voter for voter in image.voters if _is_void(image, *voter)]
+    if void and len(image.voters) > 1:
+        return RemoveVoter(*void[0])
     wanted, now = voters_wanted(len(image.nodes), voters_max), len(image.voters)
     drained = [voter for voter in image.voters if voter[0] in image.nodes and image.nodes[voter[0]].draining]
     if now < wanted:
         # Two voters are worse than one: the step to an even number is taken if the next one can follow.
         return fit[0] if len(fit) >= 1 + now % 2 else None
     if now == wanted:
-        return fit[0] if drained and fit else None
+        return fit[0] if (drained or void) and fit else None
     return RemoveVoter(*_dispensable(image, drained, leader_id))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import zmq
 from zmqbroker.actors import node as node_module
+from zmqbroker.actors.actor import ReactorActor
 from zmqbroker.actors.context import partition_address
 from zmqbroker.actors.node import Node, NodeAddress
 from zmqbroker.errors import error_for
@@ -256,6 +257,36 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     found.release()
 
 
+class Time:
+    """A clock, and a poller where nothing ever happens."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1000.0
+
+    def wall_ms(self) -> int:
+        return int(self.now_ms)
+
+    def monotonic_ms(self) -> float:
+        return self.now_ms
+
+    def wait(self, timeout_ms: float | None) -> None:
+        self.now_ms += timeout_ms or 0.0
+
+    def wake(self) -> None:
+        pass
+
+
+class Heard(ReactorActor):
+    """Notes what it is told."""
+
+    def __init__(self, heard: list[Any]) -> None:
+        super().__init__()
+        self.heard = heard
+
+    def on_receive(self, message: Any) -> None:
+        self.heard.append(message)
+
+
 class RunningNode:
     """A node in a thread, on a folder of its own."""
 
@@ -404,3 +435,15 @@ def batch() -> Callable[..., bytes]:
 def records() -> Callable[[bytes], list[Any]]:
     """Decode the records of a fetched frame."""
     return records_of
+
+
+@pytest.fixture(scope="session")
+def time_class() -> type[Time]:
+    """A clock that only tests move."""
+    return Time
+
+
+@pytest.fixture(scope="session")
+def heard_class() -> type[Heard]:
+    """An actor that is told things."""
+    return Heard

@@ -7,7 +7,6 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
-from zmqbroker.actors.actor import ReactorActor
 from zmqbroker.actors.commands import Refusal
 from zmqbroker.actors.context import fetcher_address, partition_address, peer_address
 from zmqbroker.actors.peer_commands import AskPeer, Follow, PeerAnswer, PeerChanged, Replicated, Unfollow
@@ -25,41 +24,12 @@ LEADER, SELF = 1, 2
 EPOCH = 3
 
 
-class Time:
-    """A clock, and a poller where nothing ever happens."""
-
-    def __init__(self) -> None:
-        self.now_ms = 1000.0
-
-    def wall_ms(self) -> int:
-        return int(self.now_ms)
-
-    def monotonic_ms(self) -> float:
-        return self.now_ms
-
-    def wait(self, timeout_ms: float | None) -> None:
-        self.now_ms += timeout_ms or 0.0
-
-    def wake(self) -> None:
-        pass
-
-
-class Heard(ReactorActor):
-    """Notes what it is told."""
-
-    def __init__(self, heard: list) -> None:
-        super().__init__()
-        self.heard = heard
-
-    def on_receive(self, message) -> None:
-        self.heard.append(message)
-
-
 class Bench:
     """A fetcher, the partitions t-0 to t-3, of which t-3 is being added here, and a link to the leader."""
 
-    def __init__(self, **config) -> None:
-        self.time = Time()
+    def __init__(self, time, heard, **config) -> None:
+        self.time = time
+        self.heard_class = heard
         self.reactor = Reactor(self.time, self.time)
         state = PartitionImage((1, 2), (1,), LEADER, EPOCH)
         adding = PartitionImage((1, 2), (1,), LEADER, EPOCH, adding=(2,))
@@ -74,9 +44,9 @@ class Bench:
         )
         self.told: list[list] = [[] for _ in range(4)]
         for number, told in enumerate(self.told):
-            self.reactor.spawn(Heard, told, address=partition_address("t", number))
+            self.reactor.spawn(heard, told, address=partition_address("t", number))
         self.asked: list[AskPeer] = []
-        self.reactor.spawn(Heard, self.asked, address=peer_address(LEADER))
+        self.reactor.spawn(heard, self.asked, address=peer_address(LEADER))
         self.fetcher = self.spawn()
         self.sessions: list[int] = []
 
@@ -133,8 +103,13 @@ def entry(partition, data=b"", *, high_watermark=0, error=0, diverging=-1, epoch
 
 
 @pytest.fixture
-def bench():
-    return Bench()
+def make_bench(time_class, heard_class):
+    return lambda **config: Bench(time_class(), heard_class, **config)
+
+
+@pytest.fixture
+def bench(make_bench):
+    return make_bench()
 
 
 # ---- asking
@@ -319,7 +294,7 @@ def test_without_a_link_it_tries_again(bench):
     bench.reactor.stop_actor(peer_address(LEADER))
     bench.run()
     bench.follow((0, 5))
-    bench.reactor.spawn(Heard, bench.asked, address=peer_address(LEADER))
+    bench.reactor.spawn(bench.heard_class, bench.asked, address=peer_address(LEADER))
     bench.run(REST_MS_MIN)
     assert bench.request() == (0, [(0, 5)], [])
 
@@ -397,8 +372,8 @@ def test_a_fetcher_that_fails_tells_its_partitions(bench, monkeypatch):
 # ---- throttling
 
 
-def test_partitions_that_are_being_added_keep_to_their_rate():
-    bench = Bench(replication_throttled_rate=1000)
+def test_partitions_that_are_being_added_keep_to_their_rate(make_bench):
+    bench = make_bench(replication_throttled_rate=1000)
     bench.follow((0, 0), (3, 0))
     bench.request()
     bench.reply(entry(0, b"x" * 5000), entry(3, b"x" * 3000))

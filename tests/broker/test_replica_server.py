@@ -7,7 +7,6 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
-from zmqbroker.actors.actor import ReactorActor
 from zmqbroker.actors.commands import EndWait, Refusal
 from zmqbroker.actors.context import partition_address, replica_server_address
 from zmqbroker.actors.peer_commands import (
@@ -32,41 +31,11 @@ SESSION = 5 << SESSION_BITS
 WAIT_MS = 500
 
 
-class Time:
-    """A clock, and a poller where nothing ever happens."""
-
-    def __init__(self) -> None:
-        self.now_ms = 1000.0
-
-    def wall_ms(self) -> int:
-        return int(self.now_ms)
-
-    def monotonic_ms(self) -> float:
-        return self.now_ms
-
-    def wait(self, timeout_ms: float | None) -> None:
-        self.now_ms += timeout_ms or 0.0
-
-    def wake(self) -> None:
-        pass
-
-
-class Heard(ReactorActor):
-    """Notes what it is told."""
-
-    def __init__(self, heard: list) -> None:
-        super().__init__()
-        self.heard = heard
-
-    def on_receive(self, message) -> None:
-        self.heard.append(message)
-
-
 class Bench:
     """A server, the partitions t-0 to t-3, and a follower that asks."""
 
-    def __init__(self, partitions: int = 4) -> None:
-        self.time = Time()
+    def __init__(self, time, heard, partitions: int = 4) -> None:
+        self.time = time
         self.reactor = Reactor(self.time, self.time)
         state = PartitionImage((1, 2), (1, 2), LEADER, 3)
         self.context = SimpleNamespace(
@@ -82,9 +51,9 @@ class Bench:
         )
         self.told: list[list] = [[] for _ in range(partitions)]
         for number, told in enumerate(self.told):
-            self.reactor.spawn(Heard, told, address=partition_address("t", number))
+            self.reactor.spawn(heard, told, address=partition_address("t", number))
         self.answers: list = []
-        self.asker = self.reactor.spawn(Heard, self.answers, address="asker")
+        self.asker = self.reactor.spawn(heard, self.answers, address="asker")
         self.server = self.spawn()
 
     def spawn(self):
@@ -146,8 +115,8 @@ def news(partition, high_watermark, epoch=3):
 
 
 @pytest.fixture
-def bench():
-    return Bench()
+def bench(time_class, heard_class):
+    return Bench(time_class(), heard_class)
 
 
 # ---- long poll

@@ -43,25 +43,6 @@ RECORD_BYTES = 10
 NOT_LEADER = 6
 
 
-class Time:
-    """A clock, and a poller where nothing ever happens."""
-
-    def __init__(self) -> None:
-        self.now_ms = 1000.0
-
-    def wall_ms(self) -> int:
-        return int(self.now_ms)
-
-    def monotonic_ms(self) -> float:
-        return self.now_ms
-
-    def wait(self, timeout_ms: float | None) -> None:
-        self.now_ms += timeout_ms or 0.0
-
-    def wake(self) -> None:
-        pass
-
-
 class Log:
     """Records by offset, each the leader epoch that wrote it and a value of its own."""
 
@@ -260,8 +241,8 @@ class Connections(ReactorActor):
 class World:
     """A leader node and a follower node, and what happens to them."""
 
-    def __init__(self) -> None:
-        self.time = Time()
+    def __init__(self, time: Any) -> None:
+        self.time = time
         self.leader, self.follower = self.node(LEADER), self.node(FOLLOWER)
         self.is_up = True
         self.connection = 0
@@ -457,8 +438,8 @@ STEPS = st.one_of(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(STEPS, max_size=80))
 @example([("append", 0, 8), ("run",), ("request",), ("run",), ("reply",)])
-def test_every_follower_ends_with_the_log_of_its_leader(steps):
-    world = World()
+def test_every_follower_ends_with_the_log_of_its_leader(time_class, steps):
+    world = World(time_class())
     for step in steps:
         world.do(step)
     world.heal()

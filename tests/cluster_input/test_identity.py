@@ -14,7 +14,7 @@ from zmqbroker.errors import (
     InconsistentClusterIdError,
 )
 from zmqbroker.log.data_folder import DataFolderError
-from zmqbroker.transport.cluster_messages import ElectLeadersRequest, RemoveNodeRequest
+from zmqbroker.transport.cluster_messages import DrainNodeRequest, ElectLeadersRequest, RemoveNodeRequest
 from zmqbroker.transport.join import JoinError
 from zmqbroker.transport.messages import ApiVersionsRequest
 from zmqbroker.transport.peer_messages import RegisterNodeRequest
@@ -313,6 +313,21 @@ def test_a_removed_node_does_not_come_back_with_its_folder(removed):
     after = removed.everything("t")
     assert after[0].nodes == before[0].nodes
     assert after[2] == before[2]
+    again = removed.make(3, removed[3].folder, join=removed.servers(1, 2))
+    with pytest.raises(BrokerIdNotRegisteredError, match=r"node 3 was removed"):
+        again.start()  # by now it has the metadata in which it is not
+
+
+def test_a_node_that_is_removed_while_it_lives_ends_and_does_not_come_back(make_cluster):
+    cluster = make_cluster(3)
+    client = cluster.controller.client()
+    client.call(DrainNodeRequest(3))
+    client.call(RemoveNodeRequest(3))
+    cluster.eventually(lambda: cluster[3].error is not None, "it has ended")
+    assert isinstance(cluster[3].error, BrokerIdNotRegisteredError)
+    node = cluster.make(3, cluster[3].folder, join=cluster.servers(1, 2))
+    with pytest.raises(BrokerIdNotRegisteredError, match=r"node 3 was removed"):
+        node.start()
 
 
 def test_a_removed_node_comes_back_with_an_empty_folder(removed, eventually):

@@ -60,6 +60,20 @@ def test_the_high_watermark_is_the_lowest_position_of_the_isr():
     assert view.high_watermark == 10, "the leader's own position counts too"
 
 
+def test_who_has_lost_committed_records_is_named():
+    view = a_leader()
+    view.local(10, 10, 0.0)
+    for node_id in (2, 3):
+        view.fetched(node_id, 10 * node_id, 10, 1.0)
+    assert view.high_watermark == 10
+    view.fetched(2, 20, 6, 2.0)
+    proposal = view.wanted_isr(2.0, EPOCHS, NODES)
+    assert (proposal.members, proposal.lost) == ((1, 3), (2,))
+    view.proposed(proposal)
+    view.committed(changed(view, [1, 3]), 3.0)
+    assert view.wanted_isr(3.0, EPOCHS, NODES) is None, "it cannot be elected any more"
+
+
 def test_the_high_watermark_stays_while_the_isr_is_too_small():
     view = a_leader([1], min_isr=2)
     view.local(10, 10, 0.0)

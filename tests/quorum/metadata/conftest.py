@@ -100,7 +100,7 @@ class Metadata:
         state = self.state(partition, name)
         return state.leader, list(state.isr), list(state.elr)
 
-    def alter(self, isr, *, partition=0, name="a", sender=None, member_epochs=(), **given):
+    def alter(self, isr, *, partition=0, name="a", sender=None, member_epochs=(), lost=(), **given):
         """The leader asks for an ISR; the entry of the reply."""
         state = self.state(partition, name)
         sender = state.leader if sender is None else sender
@@ -108,7 +108,8 @@ class Metadata:
         epochs |= dict(member_epochs)
         members = [(member, epochs.get(member, 0)) for member in isr]
         epoch = {"leader_epoch": state.leader_epoch, "partition_epoch": state.partition_epoch, **given}
-        change = p.PartitionChange(name, partition, epoch["leader_epoch"], epoch["partition_epoch"], members)
+        epochs = epoch["leader_epoch"], epoch["partition_epoch"]
+        change = p.PartitionChange(name, partition, *epochs, members, "", list(lost))
         request = p.AlterPartitionRequest(sender, self.image.nodes[sender].epoch, [change])
         (entry,) = self.commit(partition_decisions.alter_partition(self.image, request, self.config)).partitions
         return entry

@@ -14,7 +14,7 @@ from zmqbroker.errors import (
 )
 from zmqbroker.quorum import node_decisions
 from zmqbroker.quorum.image import apply
-from zmqbroker.quorum.records import SetProtocolVersion
+from zmqbroker.quorum.records import SetProtocolVersion, SetVoters
 from zmqbroker.transport.cluster_messages import UpgradeClusterRequest
 from zmqbroker.transport.config_messages import TOPIC_RESOURCE
 from zmqbroker.transport.peer_messages import JoinClusterRequest
@@ -296,6 +296,33 @@ def test_only_an_empty_node_is_removed(metadata):
     assert sorted(cluster.image.nodes) == [1, 2]
     with pytest.raises(PolicyViolationError, match="only one"):
         metadata(1).remove(1)
+
+
+@pytest.mark.parametrize(
+    ("voters", "fenced", "is_refused"),
+    [([1], [], True), ([1, 2], [], True), ([1, 2, 3], [], False), ([1, 2, 3], [3], True), ([2, 3], [2, 3], False)],
+)
+def test_a_node_without_whose_vote_nothing_could_be_decided_is_not_removed(metadata, voters, fenced, is_refused):
+    image = metadata(3)
+    image.commit([SetVoters([(voter, f"d{voter}") for voter in voters])])
+    image.drain(1)
+    image.fence(*fenced)
+    if is_refused:
+        with pytest.raises(PolicyViolationError, match=r"node 1 votes in the metadata quorum"):
+            image.remove(1)
+    else:
+        image.remove(1)
+    assert (1 in image.image.nodes) == is_refused
+
+
+def test_a_move_that_ends_when_a_node_comes_back_takes_min_insync_replicas_along(metadata):
+    image = metadata(3).topic([1, 2, 3])
+    assert image.setting("min.insync.replicas") == "2"
+    image.fence(2, 3, 1)
+    image.move([1])
+    image.beat(1)
+    assert list(image.state().replicas) == [1]
+    assert image.setting("min.insync.replicas") == "1"
 
 
 def test_a_dead_node_is_drained_and_removed(metadata):

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from zmqbroker.errors import BrokerIdNotRegisteredError, StaleBrokerEpochError
+from zmqbroker.errors import (
+    BrokerIdNotRegisteredError,
+    EligibleLeadersNotAvailableError,
+    InvalidRequestError,
+    NewLeaderElectedError,
+    StaleBrokerEpochError,
+)
 from zmqbroker.quorum import partition_decisions
 from zmqbroker.quorum.records import SetNodeState
 from zmqbroker.transport.cluster_messages import ElectLeadersRequest
@@ -67,6 +73,52 @@ def test_what_is_refused_changes_nothing_and_shows_the_state(metadata, given, ex
     assert cluster.image == before
     shown = (entry.leader, entry.leader_epoch, entry.isr, entry.partition_epoch)
     assert shown == (1, state.leader_epoch, list(state.isr), state.partition_epoch)
+
+
+def test_who_has_lost_records_is_in_neither_isr_nor_elr(metadata):
+    image = metadata(3).topic([1, 2, 3], **{"min.insync.replicas": 2})
+    image.alter([1, 2])
+    image.alter([1], lost=[2])
+    assert image.summary() == (1, [1], [])
+    image.fence(1)
+    assert image.summary() == (-1, [1], []), "nobody else has all that is committed"
+    image = metadata(3).topic([1, 2, 3], **{"min.insync.replicas": 2})
+    image.alter([1])
+    assert image.summary() == (1, [1], [2, 3])
+    image.alter([1], lost=[3])
+    assert image.summary() == (1, [1], [2])
+
+
+def test_a_leader_that_has_lost_records_gives_way(metadata):
+    image = metadata(3).topic([1, 2, 3], **{"min.insync.replicas": 2})
+    before = image.state()
+    entry = image.alter([2, 3], lost=[1])
+    assert (entry.error_code, image.summary()) == (NewLeaderElectedError.code, (2, [2, 3], []))
+    assert image.state().leader_epoch == before.leader_epoch + 1
+
+
+def test_a_leader_that_is_alone_in_sync_gives_way_to_an_eligible_one(metadata):
+    image = metadata(3).topic([1, 2, 3], **{"min.insync.replicas": 2})
+    image.alter([1])
+    image.fence(2)
+    image.alter([], lost=[1])
+    assert image.summary() == (3, [3], [2])
+
+
+@pytest.mark.parametrize(
+    ("isr", "lost", "fenced", "error"),
+    [
+        ([2, 3], [], [], InvalidRequestError),
+        ([1, 2], [2], [], InvalidRequestError),
+        ([], [1], [2, 3], EligibleLeadersNotAvailableError),
+    ],
+)
+def test_a_leader_leaves_only_for_one_that_has_what_it_lacks(metadata, isr, lost, fenced, error):
+    image = metadata(3).topic([1, 2, 3], **{"min.insync.replicas": 2})
+    image.fence(*fenced)
+    before = image.state()
+    assert image.alter(isr, lost=lost).error_code == error.code
+    assert image.state() == before
 
 
 def test_a_partition_that_is_not_there_is_an_entry(metadata):

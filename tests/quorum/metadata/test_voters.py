@@ -82,6 +82,11 @@ def test_a_drained_voter_gives_its_place_to_another():
     assert due(image_of([1, 2, 3, 4], [1, 2, 3, 4], draining=[2])) == RemoveVoter(2, "d2")
 
 
+def test_a_lone_voter_that_was_removed_gives_its_place_to_another():
+    assert due(image_of([2], [1])) == AddVoter(2, "d2")
+    assert due(image_of([2], [1, 2])) == RemoveVoter(1, "d1")
+
+
 def test_too_many_are_made_fewer_from_the_least_useful_on():
     assert due(image_of([1, 2, 3, 4], [1, 2, 3, 4], fenced=[2])) == RemoveVoter(2, "d2")
     assert due(image_of([1, 2, 3, 4], [1, 2, 3, 4]), leader=4) == RemoveVoter(3, "d3")
