@@ -1,12 +1,13 @@
 # Each target sets up what it needs: a virtual environment in .venv with the package and its tools, made by pip alone.
-# PYTHON=python3.12 chooses the interpreter; ARGS="..." goes to what the target runs.
+# PYTHON=python3.12 chooses the interpreter; ARGS="..." goes to what the target runs, to the first program if there are
+# two of them (demo, torture).
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo start test chaos-groups chaos-queue torture check format docs bench clean
+.PHONY: help demo start test chaos-groups chaos-queue torture full-load check format docs bench clean
 
 help:
 	@echo "make demo    run the main job on real input: stream a text, kill the broker midway, compare every line"
@@ -15,6 +16,7 @@ help:
 	@echo "make chaos-groups  members of a consumer group join, leave, die and hang, for five minutes with each assignor"
 	@echo "make chaos-queue   a queue of 1,000,000 records; two of eight workers crash again and again, the broker once"
 	@echo "make torture  three nodes are killed, hung, cut off, and their disks fail, under load: nothing may be lost"
+	@echo "make full-load  half an hour of full load on three nodes without a fault: no leader may change, nothing be lost"
 	@echo "make check   lint, format and types: ruff, mypy --strict, pyright"
 	@echo "make bench   measure the figures this project is held to"
 	@echo "make format  let ruff put the code into shape"
@@ -48,6 +50,9 @@ chaos-queue: $(STAMP)
 torture: $(STAMP)
 	$(BIN)/python tests/faults/torture.py --verbose $(ARGS)
 	$(BIN)/python tests/faults/failover.py
+
+full-load: $(STAMP)
+	$(BIN)/python tests/faults/failover.py --no-kills --seconds 1800 $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from zmqbroker import Admin, Consumer, NewTopic, Producer
+from zmqbroker import Admin, Consumer, NewTopic, Producer, TopicPartition
 from zmqbroker.testing import LocalCluster
 
 TOPIC = "lines"
@@ -85,7 +85,7 @@ def stream(cluster: LocalCluster, leader: int) -> float:
 
 
 def check(cluster: LocalCluster) -> int:
-    """Read everything back; 0 if every line came once and in order."""
+    """Read everything back; 0 if every line came once and in order, and nothing stands behind the last one."""
     lines: list[bytes] = []
     with Consumer(
         TOPIC, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest", consumer_timeout_ms=5000
@@ -94,11 +94,12 @@ def check(cluster: LocalCluster) -> int:
             lines.append(record.value)
             if len(lines) == LINES:
                 break
+        end = consumer.end_offsets([TopicPartition(TOPIC, 0)])[TopicPartition(TOPIC, 0)]
     expected = [b"line %d" % number for number in range(LINES)]
     lost, twice = len(set(expected) - set(lines)), len(lines) - len(set(lines))
     order = "in order" if lines == expected else "out of order"
-    say(f"{len(lines)} lines are read back: {lost} lost, {twice} twice, {order}")
-    return 0 if lines == expected else 1
+    say(f"{len(lines)} lines are read back: {lost} lost, {twice} twice, {order}; the partition ends at offset {end}")
+    return 0 if lines == expected and end == LINES else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How long a fail-over takes, and that none happens without a reason, in a cluster of three real nodes under load.
 
-    python tests/faults/failover.py --kills 20                  kill the leader of the loaded partition, again and again
-    python tests/faults/failover.py --idle-kills 0 --seconds 60 full load and no fault: no leader may change
+    python tests/faults/failover.py --kills 20               kill the leader of the loaded partition, again and again
+    python tests/faults/failover.py --no-kills --seconds 60  full load and no fault: no leader may change
 
 A fail-over's time is the gap between the last acknowledgement before it and the first one after it, as a producer with
 its default settings sees it. Exit code 1 if a goal is missed, or something acknowledged is lost or stored twice.
@@ -156,16 +156,16 @@ def full_load(run, args):
 
 def arguments():
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="how often the leader is killed")
-    parser.add_argument("--idle-kills", type=int, choices=(0,), help="0: no kills, full load, no leader may change")
-    parser.add_argument("--seconds", type=float, default=60.0, help="with --idle-kills: how long")
-    parser.add_argument("--writers", type=int, default=None, help="producers (1, or 2 with --idle-kills)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--kills", type=int, default=20, help="how often the leader is killed")
+    what.add_argument("--no-kills", action="store_true", help="full load and no fault: no leader may change")
+    parser.add_argument("--seconds", type=float, default=60.0, help="with --no-kills: how long")
+    parser.add_argument("--writers", type=int, default=None, help="producers (1, or 2 with --no-kills)")
     parser.add_argument("--pause-ms", type=float, default=5.0, help="a producer's pause between two rounds")
     parser.add_argument("--burst", type=int, default=None, help="records for each partition in a round")
     args = parser.parse_args()
-    args.is_idle = args.idle_kills is not None
     defaults = (
-        {"writers": 2, "pause_ms": 5.0, "burst": 500} if args.is_idle else {"writers": 1, "pause_ms": 5.0, "burst": 5}
+        {"writers": 2, "pause_ms": 5.0, "burst": 500} if args.no_kills else {"writers": 1, "pause_ms": 5.0, "burst": 5}
     )
     for name, value in defaults.items():
         if getattr(args, name) is None:
@@ -181,7 +181,7 @@ def main():
     try:
         with ExitStack() as closing:
             run = Run(args, folder, left_overs, closing)
-            wrong, rows = (full_load if args.is_idle else fail_overs)(run, args)
+            wrong, rows = (full_load if args.no_kills else fail_overs)(run, args)
     finally:
         left_overs.close()
     for name, value in rows.items():

@@ -153,7 +153,7 @@ def judge_queue(events, high_watermarks):
     wrong.none_of(twice, "records of the queue were acknowledged twice, and confirmed both times")
     wrong.none_of(
         (record for record, at in confirmed.items() if last.get(record, 0) > at),
-        "records of the queue were delivered after their acknowledgement was confirmed",
+        "records of the queue were leased after their acknowledgement was confirmed",
     )
     stored = [(partition, offset) for partition, end in high_watermarks.items() for offset in range(end)]
     wrong.none_of((record for record in stored if record not in last), "records of the queue were never delivered")

@@ -153,6 +153,7 @@ class Worker(Client):
     def __init__(self, args):
         super().__init__(args)
         self._refused = []
+        self._asked_at = 0
 
     def run(self):
         args = self.args
@@ -172,10 +173,13 @@ class Worker(Client):
                     self.stopping.wait(0.05)
 
     def _work(self, consumer):
+        now = time.monotonic_ns()
         records = consumer.poll(timeout_ms=200)
         if not records:
             return
-        self._note(DELIVERED, records)
+        # Leased at the earliest when the records before them were handed out: since then they have been asked for.
+        self._note(DELIVERED, records, self._asked_at)
+        self._asked_at = now
         self._refused.clear()
         said = []
         for record in records:
@@ -190,11 +194,11 @@ class Worker(Client):
             for first, last in ranges
             for offset in range(first, last + 1)
         }
-        self._note(CONFIRMED, [record for record in said if (record.topic_partition, record.offset) not in refused])
+        confirmed = [record for record in said if (record.topic_partition, record.offset) not in refused]
+        self._note(CONFIRMED, confirmed, time.monotonic_ns())
 
-    def _note(self, kind, records):
-        now = time.monotonic_ns()
-        os.write(self.file, b"".join([SHARED.pack(kind, r.partition, r.offset, now) for r in records]))
+    def _note(self, kind, records, at):
+        os.write(self.file, b"".join([SHARED.pack(kind, r.partition, r.offset, at) for r in records]))
 
 
 class Reader(Client):

@@ -21,7 +21,8 @@ GROUP = Struct("<BHqq")
 answered the offset, twice."""
 DELIVERED, CONFIRMED = range(2)
 SHARED = Struct("<BHqQ")
-"""What a worker of the queue had: kind, partition, offset, time; confirmed: its acknowledgement was answered."""
+"""What a worker of the queue had: kind, partition, offset, time; delivered: not leased before that time; confirmed: its
+acknowledgement was answered then."""
 VALUE = Struct("<HHQ")
 """A record's value begins with: producer, partition, number."""
 VALUE_BYTES = 100
