@@ -9,10 +9,10 @@ from .cleanable import cleanable_part
 from .cleaning import Cleaning
 from .log_state import SEALED_FILES_OPEN_MAX, LogState
 from .recovery import Damage
+from .scan import BadBatchError, placed
 from .segment import INDEX_SUFFIX, TIME_INDEX_SUFFIX, segment_path
 
 if TYPE_CHECKING:
-    from .scan import BadBatchError
     from .segment import Segment
 
 
@@ -70,6 +70,10 @@ class CompactingLog(LogState):
 
     def found_damage(self, segment: Segment, error: BadBatchError) -> CorruptMessageError:
         """Note damage that a read has met."""
+        position, base_offset = segment.near(error.offset)
+        if position > error.position:
+            position, base_offset = 0, segment.base_offset
+        error = placed(error, segment.file, position, segment.size, base_offset)
         found = Damage(max(error.offset, segment.base_offset), error.position, segment.path, error.reason)
         if self.damage is None or found.offset < self.damage.offset:
             self.damage = found

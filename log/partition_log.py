@@ -267,7 +267,8 @@ class PartitionLog(CompactingLog):
         """Cut the log so that it ends at or below an offset, at the start of the batch that holds it.
 
         Indexes, epochs, producers' state and recovery point follow. Cutting at or below damage removes the damage.
-        StorageError if the disk refuses; the log has then failed, as it is unknown what is left of it.
+        CorruptMessageError if damage is met where the cut should be. StorageError if the disk refuses; the log has then
+        failed, as it is unknown what is left of it.
         """
         assert offset >= 0, offset
         with self._failing("truncate"):
@@ -283,7 +284,10 @@ class PartitionLog(CompactingLog):
         if offset < self._bases[0] or (segment.sealed and segment.next_offset <= self.log_start_offset):
             self._start_anew(offset)
             return
-        position, end = self._cut_point(segment, offset)
+        try:
+            position, end = self._cut_point(segment, offset)
+        except BadBatchError as error:
+            raise self.found_damage(segment, error) from error
         # Before a cut what is about to go is durably no longer promised, so that a crash halfway leaves a log that is
         # shorter, not one that is damaged. The recovery point first: it may be below the log start.
         self.recovery_point = min(self.recovery_point, end)

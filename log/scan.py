@@ -98,6 +98,20 @@ def first_bad(data: bytes, offset: int) -> BadBatchError | None:
     return None
 
 
+def placed(error: BadBatchError, file: File, position: int, end: int, expected_offset: int) -> BadBatchError:
+    """The error with the offset that a good batch would have there, by those before it, from a good position on.
+
+    What the bad batch says of its offset is not to be relied on, and whoever met it may have asked for one within it.
+    """
+    try:
+        for found in walk(file, position, end, expected_offset, check_crc=False):
+            if found.position >= error.position:
+                return BadBatchError(found.position, found.header.base_offset, error.reason)
+    except BadBatchError as met:
+        return met if met.position < error.position else BadBatchError(met.position, met.offset, error.reason)
+    return error
+
+
 def walk(
     file: File, position: int, end: int, expected_offset: int, *, check_crc: bool, chunk_bytes: int = 0
 ) -> Iterator[Located]:

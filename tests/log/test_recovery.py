@@ -152,6 +152,27 @@ def test_a_flipped_bit_past_the_recovery_point_is_torn(disk):
     assert fill(again, 1, first_sequence=again.log_end_offset).log_end_offset == segment.base_offset + 2
 
 
+@pytest.mark.parametrize("at", [16, 17, 20, 23, 61, -1])
+def test_a_bit_that_flips_anywhere_in_an_old_batch_is_found_when_it_is_read(disk, at):
+    log = fill(open_log(disk), 30)
+    batches = read_all(log)
+    segment = log._segments[1]
+    log.close()
+    bad = next(b for b in dump(disk, segment.path) if b.position > 300)
+    again = open_log(disk, recovery_point=60, clean=True)
+    disk.flip_bit(segment.path, bad.position + at % bad.size, 3)
+    data = again.read(segment.base_offset, 1 << 20)
+    assert split_batches(data) == [
+        b for b in batches if segment.base_offset <= read_header(b).base_offset < bad.base_offset
+    ]
+    assert again.damage is None, "nobody has asked for it yet"
+    with pytest.raises(
+        CorruptMessageError, match=rf"offset {bad.base_offset} \({segment.path}, position {bad.position}"
+    ):
+        again.read(bad.base_offset + 1, 1 << 20)
+    assert again.damage.offset == bad.base_offset
+
+
 def test_a_flipped_bit_in_a_flushed_header_is_damage_served_up_to_it(disk):
     log = fill(open_log(disk), 30)
     batches = read_all(log)
