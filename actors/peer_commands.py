@@ -31,6 +31,17 @@ class KnownNodes(Message):
     """Found out by asking some node: while this node reads the metadata, what those say may be older."""
 
 
+class UnknownCaller(Message):
+    """A node of the cluster has called that there is no link to: the metadata here may be older than its registration.
+
+    If it leads the quorum, newer ones are only to be had from it.
+    """
+
+    node_id: int
+    host: str
+    port: int
+
+
 # ---- to a PeerLink actor, and from it
 
 

@@ -21,7 +21,7 @@ from ..transport.network import LINK_QUEUE_MESSAGES, LinkState, SendResult
 from .actor import ReactorActor
 from .commands import Message, Refusal, tell_back
 from .context import CONTROLLER, PEERS, QUORUM, fetcher_address, peer_address
-from .peer_commands import AskPeer, KnownNodes, NodeCalled, PeerAnswer, PeerChanged
+from .peer_commands import AskPeer, KnownNodes, NodeCalled, PeerAnswer, PeerChanged, UnknownCaller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,8 @@ RETRY_MS = 500.0
 RETRY_SLOWLY_MS = 5_000.0
 """After a node that is not the one that is meant: until somebody mends that, nothing will change."""
 _RESPAWN_MS = 10.0
+_CALLERS_MAX = 16
+"""So many unknown nodes that have called are called back; the newest."""
 
 Where = tuple[str, int]
 
@@ -65,6 +67,8 @@ class Peers(ReactorActor):
         super().__init__()
         self._context = context
         self._hints: dict[int, Where] = {}
+        self._callers: dict[int, Where] = {}
+        """Nodes that have called and are not known otherwise."""
         self._known: dict[int, Where] = {}
         self._linked: dict[int, Where] = {}
         """Where each link leads; a link actor looks here whenever it starts."""
@@ -76,8 +80,14 @@ class Peers(ReactorActor):
                 self._hints = dict(nodes)
             case KnownNodes(nodes):
                 self._known = dict(nodes)
+                self._callers = {node_id: where for node_id, where in self._callers.items() if node_id not in nodes}
                 if self._knows_itself():
                     self._hints.clear()
+            case UnknownCaller(node_id, host, port):
+                self._callers.pop(node_id, None)
+                self._callers[node_id] = (host, port)
+                if len(self._callers) > _CALLERS_MAX:
+                    del self._callers[next(iter(self._callers))]
             case _Respawn():
                 pass
             case _:
@@ -90,7 +100,7 @@ class Peers(ReactorActor):
 
     def _link(self) -> None:
         """Make, move and end links."""
-        wanted = {**self._known, **self._hints}
+        wanted = {**self._callers, **self._known, **self._hints}
         wanted.pop(self._context.config.node_id, None)
         for node_id in [node_id for node_id in self._linked if node_id not in wanted]:
             del self._linked[node_id]

@@ -39,8 +39,8 @@ from ..transport.messages import ApiRange, ApiVersionsReply, ApiVersionsRequest,
 from ..transport.network import SendResult
 from .actor import ReactorActor
 from .commands import Answer, Drain, Frames, Readable, Refusal
-from .context import peer_address
-from .peer_commands import NodeActive, NodeCalled
+from .context import PEERS, peer_address
+from .peer_commands import NodeActive, NodeCalled, UnknownCaller
 from .peer_requests import NODES_ONLY
 from .requests import open_call
 
@@ -245,7 +245,9 @@ class ClientSession(ReactorActor):
         self.client_id = request.client_id
         self._is_node = request.node_id >= 0 and request.cluster_id is not None
         if self._is_node and request.host and request.port:
-            self.reactor.tell(peer_address(request.node_id), NodeCalled(request.host, request.port))
+            where = request.host, request.port
+            if not self.reactor.tell(peer_address(request.node_id), NodeCalled(*where)):
+                self.reactor.tell(PEERS, UnknownCaller(request.node_id, *where))
         self._rates_from = None
         return ApiVersionsReply(
             cluster_id=cluster_id,

@@ -137,7 +137,7 @@ class SimClient:
         self._wires: dict[str, _Wire] = {}
         self._number = 0
         self._leaders: dict[tuple[str, int], tuple[str, int]] = {}
-        self._refreshing = False
+        self._nodes: dict[int, str] = {}
 
     def any_address(self) -> str:
         """Some node."""
@@ -174,6 +174,10 @@ class SimClient:
         """Address of a partition's leader and its epoch, as far as this client knows."""
         return self._leaders.get((topic, partition))
 
+    def address_of(self, node_id: int) -> str | None:
+        """Where a node is, as far as this client knows."""
+        return self._nodes.get(node_id)
+
     def refresh(self, done: Callable[[], object]) -> None:
         """Learn anew who leads what."""
         self.ask(self.any_address(), MetadataRequest(None), partial(self._refreshed, done))
@@ -184,7 +188,7 @@ class SimClient:
         done()
 
     def _learn(self, reply: MetadataReply) -> None:
-        addresses = {broker.node_id: f"tcp://{broker.host}:{broker.port}" for broker in reply.brokers}
+        addresses = self._nodes = {broker.node_id: f"tcp://{broker.host}:{broker.port}" for broker in reply.brokers}
         for topic in reply.topics:
             for entry in topic.partitions:
                 key = (topic.topic, entry.partition)

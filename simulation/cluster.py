@@ -50,12 +50,16 @@ class SimNode:
         self.life: NodeLife | None = None
         self.lives = 0
         self.paused = False
-        self.lost_power = False
-        """The machine has lost power since its last life began."""
+        self.has_rotten = False
+        """Bits on its disk have flipped: what it finds damaged is."""
+        self.power_cuts = 0
+        """How often the machine has lost power."""
         self.on_start: list[Callable[[SimNode], None]] = []
         """Called when a life takes clients."""
         self.on_death: list[Callable[[SimNode], None]] = []
         """Called before a life that does not end in good order is gone, while it can still be looked into."""
+        self.on_stop: list[Callable[[SimNode], None]] = []
+        """Called when a life has ended in good order, and all its logs are closed."""
         self._world = world
         self._network = network
         self._random = world.stream(f"{self.name}/machine")
@@ -142,6 +146,8 @@ class SimNode:
         failed_fsync = bool(life.flusher.failed_path)
         if error is None:
             self._trace("has stopped")
+            for tell in self.on_stop:
+                tell(self)
         elif isinstance(error, NodeFatalError) and failed_fsync:
             self._trace("dies of the failed flush")
         elif self.disk.capacity_bytes is not None and _is_refusal(error):
@@ -196,7 +202,7 @@ class SimNode:
             self.life = None
         self._network.set_power(self.host, up=False)
         self.disk.crash(self._random)
-        self.lost_power = True
+        self.power_cuts += 1
         self.start_later(self._random.uniform(*_BOOT_MS))
 
     def stop(self) -> None:

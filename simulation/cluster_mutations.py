@@ -10,7 +10,7 @@ from ..actors.following import Following
 from ..actors.leading import Leading
 from ..actors.metadata_keeper import MetadataKeeper
 from ..actors.metadata_log import MetadataLog
-from ..actors.quorum_files import QuorumFiles, encode
+from ..actors.quorum_files import QuorumFiles
 from ..actors.replica_server import ReplicaServer
 from ..quorum import elections, node_decisions, partition_decisions
 from ..quorum.elections import NO_LOSSES
@@ -34,13 +34,20 @@ _CLUSTER = 3
 # ---- replicas
 
 
-@mutation("maximal-isr", "members that were proposed hold the high watermark at once (KIP-497)", _CLUSTER)
+@mutation(
+    "maximal-isr", "members that were proposed hold the high watermark at once (KIP-497)", _CLUSTER, shows="1 4 7"
+)
 def _maximal_isr() -> Iterator[None]:
     with patched(InSync, "maximal_isr", property(lambda self: set(self.state.isr))):
         yield
 
 
-@mutation("fetched-this-epoch", "who has not fetched in this epoch holds the high watermark where it is", _CLUSTER)
+@mutation(
+    "fetched-this-epoch",
+    "who has not fetched in this epoch holds the high watermark where it is",
+    _CLUSTER,
+    shows="1 4 7",
+)
 def _fetched_this_epoch() -> Iterator[None]:
     position = InSync._position  # noqa: SLF001 - a rule is cut out of it
 
@@ -57,6 +64,7 @@ def _fetched_this_epoch() -> Iterator[None]:
     "a follower joins the ISR only past the start of the leader's epoch (KAFKA-7128)",
     _CLUSTER,
     "kill power",
+    shows="1 4 7",
 )
 def _start_of_epoch() -> Iterator[None]:
     init = InSync.__init__
@@ -69,7 +77,7 @@ def _start_of_epoch() -> Iterator[None]:
         yield
 
 
-@mutation("follower-flush", "a follower flushes before the fetch that acknowledges", _CLUSTER)
+@mutation("follower-flush", "a follower flushes before the fetch that acknowledges", _CLUSTER, shows="4 7")
 def _follower_flush() -> Iterator[None]:
     go_on = Following._go_on  # noqa: SLF001 - a rule is cut out of it
 
@@ -82,7 +90,12 @@ def _follower_flush() -> Iterator[None]:
         yield
 
 
-@mutation("truncate-by-epoch", "a follower truncates where the logs have parted, not to its high watermark", _CLUSTER)
+@mutation(
+    "truncate-by-epoch",
+    "a follower truncates where the logs have parted, not to its high watermark",
+    _CLUSTER,
+    shows="1 4 5 7",
+)
 def _truncate_by_epoch() -> Iterator[None]:
     begin = Following.begin
 
@@ -94,7 +107,7 @@ def _truncate_by_epoch() -> Iterator[None]:
         yield
 
 
-@mutation("min-isr", "the high watermark moves only with min.insync.replicas in sync", _CLUSTER)
+@mutation("min-isr", "the high watermark moves only with min.insync.replicas in sync", _CLUSTER, shows="4 7")
 def _min_isr() -> Iterator[None]:
     advance = InSync._advance  # noqa: SLF001 - a rule is cut out of it
 
@@ -106,7 +119,13 @@ def _min_isr() -> Iterator[None]:
         yield
 
 
-@mutation("leader-epoch", "a fetch of an earlier leader epoch is refused", _CLUSTER, "kill-leader pause partition")
+@mutation(
+    "leader-epoch",
+    "a fetch of an earlier leader epoch is refused",
+    _CLUSTER,
+    "kill-leader pause partition",
+    shows="1 4 5 7 H10",
+)
 def _leader_epoch() -> Iterator[None]:
     from ..actors import partition  # noqa: PLC0415 - only to patch what it has imported
 
@@ -119,14 +138,15 @@ def _leader_epoch() -> Iterator[None]:
     "a follower refuses batches of a later leader epoch than it asked in",
     _CLUSTER,
     "kill-leader pause partition",
-    "a leader answers in the epoch that it was asked in, or with an error, and its log has nothing of a later one",
+    redundant="a leader answers in the epoch that it was asked in, or with an error, and its log has nothing of a later"
+    " one",
 )
 def _later_batches() -> Iterator[None]:
     with patched(Following, "_check_epochs", lambda *_: None):
         yield
 
 
-@mutation("parted-logs", "the leader tells a follower that its log has parted (KIP-101)", _CLUSTER)
+@mutation("parted-logs", "the leader tells a follower that its log has parted (KIP-101)", _CLUSTER, shows="1 4 5 7")
 def _parted_logs() -> Iterator[None]:
     parted = Leading._parted  # noqa: SLF001 - a rule is cut out of it
 
@@ -140,7 +160,12 @@ def _parted_logs() -> Iterator[None]:
 # ---- nodes
 
 
-@mutation("roles-before-registration", "a process leads and follows nothing before it is registered", _CLUSTER)
+@mutation(
+    "roles-before-registration",
+    "a process leads and follows nothing before it is registered",
+    _CLUSTER,
+    shows="1 4 6 7",
+)
 def _roles_before_registration() -> Iterator[None]:
     take = MetadataKeeper._take  # noqa: SLF001 - a rule is cut out of it
 
@@ -156,7 +181,11 @@ def _roles_before_registration() -> Iterator[None]:
 
 
 @mutation(
-    "node-epochs", "who fetched as an earlier process of its node does not get into the ISR (KIP-903)", _CLUSTER, "loss"
+    "node-epochs",
+    "who fetched as an earlier process of its node does not get into the ISR (KIP-903)",
+    _CLUSTER,
+    "loss",
+    shows="1 4 7",
 )
 def _node_epochs() -> Iterator[None]:
     change = partition_decisions._check_change  # noqa: SLF001 - a rule is cut out of it
@@ -181,7 +210,7 @@ def _node_epochs() -> Iterator[None]:
         yield
 
 
-@mutation("elect-in-sync", "leaders come from the ISR, or from the ELR", _CLUSTER, "kill power")
+@mutation("elect-in-sync", "leaders come from the ISR, or from the ELR", _CLUSTER, "kill power", shows="1 4 8")
 def _elect_in_sync() -> Iterator[None]:
     rules_from = elections.rules_from
 
@@ -192,7 +221,7 @@ def _elect_in_sync() -> Iterator[None]:
         yield
 
 
-@mutation("fenced-leave", "a fenced node leaves every ISR", _CLUSTER)
+@mutation("fenced-leave", "a fenced node leaves every ISR", _CLUSTER, shows="8")
 def _fenced_leave() -> Iterator[None]:
     def found(old: Any, wanted: Any, nodes: Any, losses: Any) -> list[int]:
         del old, nodes, losses
@@ -203,7 +232,11 @@ def _fenced_leave() -> Iterator[None]:
 
 
 @mutation(
-    "unclean-start", "after an unclean start a node is not eligible any more (KIP-966)", _CLUSTER, "loss pause stop"
+    "unclean-start",
+    "after an unclean start a node is not eligible any more (KIP-966)",
+    _CLUSTER,
+    "loss pause stop",
+    shows="1 4",
 )
 def _unclean_start() -> Iterator[None]:
     with patched_module(node_decisions, "_losses", lambda *_: NO_LOSSES):
@@ -218,8 +251,8 @@ def _unclean_start() -> Iterator[None]:
     "a quorum's leader commits nothing before a record of its own epoch (Raft, 5.4.2)",
     _CLUSTER,
     "kill-leader",
-    "a new leader appends that record before anybody fetches, so a reply that brings older records brings it as well;"
-    " only more than 1 MB of them, which one reply does not hold, makes a difference",
+    redundant="a new leader appends that record before anybody fetches, so a reply that brings older records brings it"
+    " as well; only more than 1 MB of them, which one reply does not hold, makes a difference",
 )
 def _own_epoch() -> Iterator[None]:
     advance = QuorumLeading._advance_leader  # noqa: SLF001 - a rule is cut out of it
@@ -235,16 +268,26 @@ def _own_epoch() -> Iterator[None]:
         yield
 
 
-@mutation("durable-vote", "a vote is on the medium before it is told", _CLUSTER)
+@mutation(
+    "durable-vote",
+    "a vote is on the medium before it is told",
+    _CLUSTER,
+    "kill kill-leader power slow-network",
+    shows="1",
+)
 def _durable_vote() -> Iterator[None]:
-    def save(self: Any, state: QuorumState) -> None:
-        self._disk.replace_file(self._path, encode(state), durable=False)
+    """A vote stays in memory until its leader is known: what a crash leaves is whole, and older."""
+    save = QuorumFiles.save
 
-    with patched(QuorumFiles, "save", save):
+    def when_led(self: Any, state: QuorumState) -> None:
+        if state.leader_id >= 0 or state.voted_for is None:
+            save(self, state)
+
+    with patched(QuorumFiles, "save", when_led):
         yield
 
 
-@mutation("one-vote", "a voter votes once in an epoch", _CLUSTER)
+@mutation("one-vote", "a voter votes once in an epoch", _CLUSTER, "kill kill-leader slow-network", shows="1")
 def _one_vote() -> Iterator[None]:
     enter = KraftCore._enter  # noqa: SLF001 - see above
 
@@ -260,19 +303,21 @@ def _one_vote() -> Iterator[None]:
         yield
 
 
-@mutation("up-to-date-vote", "nobody votes for a candidate whose log lacks what this one's has", _CLUSTER)
+@mutation(
+    "up-to-date-vote", "nobody votes for a candidate whose log lacks what this one's has", _CLUSTER, shows="1 5 20"
+)
 def _up_to_date_vote() -> Iterator[None]:
     with patched(Elections, "_is_up_to_date", lambda *_: True):
         yield
 
 
-@mutation("quorum-flush", "metadata are flushed before they count", _CLUSTER)
+@mutation("quorum-flush", "metadata are flushed before they count", _CLUSTER, shows="20")
 def _quorum_flush() -> Iterator[None]:
     with patched(MetadataLog, "flushed_offset", property(lambda log: log.end_offset)):
         yield
 
 
-@mutation("majority", "metadata are committed by a majority of the voters", _CLUSTER)
+@mutation("majority", "metadata are committed by a majority of the voters", _CLUSTER, shows="20")
 def _majority() -> Iterator[None]:
     majority = Leader.majority_offset
 
@@ -283,7 +328,9 @@ def _majority() -> Iterator[None]:
         yield
 
 
-@mutation("answer-when-committed", "a change of the metadata is answered once it is committed", _CLUSTER)
+@mutation(
+    "answer-when-committed", "a change of the metadata is answered once it is committed", _CLUSTER, shows="metadata"
+)
 def _answer_when_committed() -> Iterator[None]:
     def at_once(self: Any) -> None:
         while self._decided:

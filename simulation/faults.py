@@ -10,6 +10,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from . import probe
 from .conditions import NetworkConditions
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from .world import World
 
 NODES_MAX = 5
-_SIZES = (1, 3, 3, 3, 3, 3, 3, 3, 3, 5)
-"""How many nodes: five cost as much as four times three, and find little that three do not."""
+_SIZES = (1, 3, 3, 3, 3, 3, 3, 2, 4, 5)
+"""How many nodes: five cost as much as four times three, and find little that three do not. Of two and of four nodes
+not all vote."""
 SHARE_DELIVERIES = 3
 """How often a share group delivers a record."""
 
@@ -40,11 +42,13 @@ KINDS = (
     "clock",
     "kill-leader",
     "loss",
+    "power-all",
+    "flip",
 )
 
 
 _ON_SHARE = 0.35
-_ON_SHARES = {"kill": 0.5, "power": 0.5, "loss": 0.6}
+_ON_SHARES = {"kill": 0.5, "power": 0.5, "loss": 0.6, "power-all": 0.15, "flip": 0.15}
 """What loses memory or bytes finds the most."""
 _CUT_OFF_SHARE = 0.4
 _AMBUSH_MS = 1.5
@@ -52,6 +56,8 @@ _AMBUSH_TRIES = 200
 _FRESH_MS = 100.0
 _LOSS_TRIES = 50
 _LOSS_RETRY_MS = 20.0
+_GUARDED_FROM = 16
+"""From its version on, whatever becomes of a batch is noticed by whoever reads it."""
 
 
 @dataclass(frozen=True)
@@ -118,21 +124,7 @@ def draw(plan: Plan) -> Swarm:
     swarm.flush = random.choice(("ack", "ack", "ack", "ack", "ack", "ack", "interval", "os"))
     if "loss" in plan.only:
         swarm.flush = "os"
-    for kind in KINDS:
-        on, every_ms = random.random() < _ON_SHARES.get(kind, _ON_SHARE), random.choice((600.0, 1_500.0, 4_000.0))
-        if plan.only:
-            on, every_ms = kind in plan.only, every_ms / 2
-        # Only what is flushed before it counts can be expected to outlive the power of its machine.
-        lossy = kind in ("power", "failed-flush") and swarm.flush != "ack"
-        lossy = lossy or (kind == "loss" and (swarm.nodes == 1 or swarm.flush == "ack"))
-        if on and not lossy and kind not in plan.without:
-            swarm.every_ms[kind] = every_ms
-    if "loss" in swarm.every_ms:
-        # What is not flushed may be lost by one node at a time, if the others have it. Who does not stop cleanly counts
-        # as one that has lost something (KIP-966), be it so or not: nothing else may end a process then.
-        # Nor may it stop: if it does so before it hears of its registration, the next one cannot say that it was clean.
-        for kind in ("kill", "kill-leader", "full-disk", *(() if plan.only else ("stop",))):
-            swarm.every_ms.pop(kind, None)
+    _draw_faults(swarm, random, plan)
     swarm.network = NetworkConditions(
         latency_ms=random.choice((0.05, 0.2, 2.0)),
         jitter_ms=random.choice((0.05, 0.5, 5.0)),
@@ -161,8 +153,10 @@ def draw(plan: Plan) -> Swarm:
         "metadata_log_max_record_bytes_between_snapshots": random.choice((500, 20_000, 1 << 24)),
     }
     min_isr = random.choice(("1", "2", "2", "2"))
-    if swarm.nodes == 1 or "loss" in swarm.every_ms:  # one node may lose what it has: another one has to have it
-        min_isr = "1" if swarm.nodes == 1 else "2"
+    if swarm.nodes < 3:  # noqa: PLR2004 - two in sync are then all, or more than there are
+        min_isr = "1"
+    if {"loss", "flip"} & swarm.every_ms.keys():  # one node may lose what it has: another one has to have it
+        min_isr = "2"
     swarm.topic_settings = {
         "min.insync.replicas": min_isr,
         "flush": swarm.flush,
@@ -175,13 +169,37 @@ def draw(plan: Plan) -> Swarm:
     return swarm
 
 
+def _draw_faults(swarm: Swarm, random: Random, plan: Plan) -> None:
+    """Which faults there are, without those that together could cost what nobody has promised to keep."""
+    for kind in KINDS:
+        on, every_ms = random.random() < _ON_SHARES.get(kind, _ON_SHARE), random.choice((600.0, 1_500.0, 4_000.0))
+        if plan.only:
+            on, every_ms = kind in plan.only, every_ms / 2
+        # Only what is flushed before it counts can be expected to outlive the power of its machine.
+        lossy = kind in ("power", "power-all", "failed-flush") and swarm.flush != "ack"
+        lossy = lossy or (kind == "loss" and (swarm.nodes == 1 or swarm.flush == "ack"))
+        lossy = lossy or (kind == "flip" and swarm.nodes < 3)  # noqa: PLR2004 - two others have what one has lost
+        if on and not lossy and kind not in plan.without:
+            swarm.every_ms[kind] = every_ms
+    if "flip" in swarm.every_ms:
+        # Nobody knows that the disk of one node has rotten until somebody reads there: the others must keep theirs.
+        for kind in ("kill", "kill-leader", "power", "power-all", "failed-flush", "full-disk", "loss"):
+            swarm.every_ms.pop(kind, None)
+    if "loss" in swarm.every_ms:
+        # What is not flushed may be lost by one node at a time, if the others have it. Who does not stop cleanly counts
+        # as one that has lost something (KIP-966), be it so or not: nothing else may end a process then.
+        # Nor may it stop: if it does so before it hears of its registration, the next one cannot say that it was clean.
+        for kind in ("kill", "kill-leader", "full-disk", *(() if plan.only else ("stop",))):
+            swarm.every_ms.pop(kind, None)
+
+
 def _draw_groups(swarm: Swarm, random: Random, plan: Plan) -> None:
     """Groups and moves of partitions: each in some of the seeds."""
     swarm.members = min(random.choice((0, 0, 2, 3)), plan.clients_max)
     swarm.sharers = min(random.choice((0, 0, 1, 3)), plan.clients_max)
     swarm.movers = random.choice((0, 1))
     swarm.lease_ms = random.choice((200, 1_000, 5_000))
-    if swarm.nodes == 1 or "loss" in swarm.every_ms:  # a move may leave a single replica, which may lose nothing
+    if swarm.nodes < 3 or {"loss", "flip"} & swarm.every_ms.keys():  # noqa: PLR2004 - a move may leave one replica
         swarm.movers = 0
     swarm.settings |= {
         "offsets_topic_num_partitions": 2,
@@ -198,12 +216,15 @@ def _draw_groups(swarm: Swarm, random: Random, plan: Plan) -> None:
 class Faults:
     """Lets the faults of a swarm strike until it is told to end."""
 
-    def __init__(self, world: World, cluster: Cluster, swarm: Swarm, truth: Truth) -> None:
+    def __init__(self, world: World, cluster: Cluster, swarm: Swarm, truth: Truth, topic: str) -> None:
         self._world = world
+        self._topic = topic
         self._truth = truth
         self._cluster = cluster
         self._swarm = swarm
         self._over = False
+        self._rotten: SimNode | None = None
+        """The one node on whose disk bits flip."""
         self.struck = 0
         self._strikes: dict[str, Callable[[Random], object]] = {
             "kill": self._kill,
@@ -220,6 +241,8 @@ class Faults:
             "clock": self._jump_clock,
             "kill-leader": self._kill_leader,
             "loss": self._lose,
+            "power-all": self._cut_all_power,
+            "flip": self._flip_bit,
         }
         assert tuple(self._strikes) == KINDS
 
@@ -262,6 +285,12 @@ class Faults:
     def _cut_power(self, random: Random) -> None:
         """Half of the time while something is being flushed, when there is most to lose."""
         self._ambush(self._node(random), _AMBUSH_TRIES if random.choice((True, False)) else 0)
+
+    def _cut_all_power(self, random: Random) -> None:
+        """The power of all machines at once."""
+        del random
+        for node in self._cluster:
+            node.cut_power()
 
     def _ambush(self, node: SimNode, tries: int) -> None:
         if self._over or node.life is None:
@@ -316,6 +345,23 @@ class Faults:
         self._trace(f"the disk of {node.name} is slow")
         undo = partial(setattr, node.flushing, "slow_share", 0.0)
         self._undo_later("slow disk", random.uniform(100.0, 3_000.0), undo)
+
+    def _flip_bit(self, random: Random) -> None:
+        """In a batch that is committed and flushed, on the one node that has a bad disk."""
+        node = self._rotten = self._rotten or self._node(random)
+        if not (all(each.ready for each in self._cluster) and self._truth.all_in_sync()):
+            return
+        places = [
+            place
+            for replica in probe.replicas(node)
+            if replica.key.topic == self._topic
+            for place in probe.old_batches(replica.log, min(replica.high_watermark, replica.flushed_offset))
+        ]
+        if places:
+            path, position, size = random.choice(places)
+            node.disk.flip_bit(path, position + random.randrange(_GUARDED_FROM, size), random.randint(0, 7))
+            node.has_rotten = True
+            self._trace(f"a bit of {path} on {node.name} flips, in the batch at {position}")
 
     def _fill_disk(self, random: Random) -> None:
         node = self._node(random)

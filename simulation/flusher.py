@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from errno import EIO
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..actors.flush_pool import attempt
@@ -37,6 +38,13 @@ class _Job:
         self.work = work
         self.done = done
         self.event: Event | None = None
+        """The next of what is to come of it: the work, or its end."""
+        self.has_run = False
+
+    def cancel(self) -> None:
+        """Nothing comes of it any more. A node that dies within its first operation, at once, has planned nothing."""
+        if self.event is not None:
+            self.event.cancel()
 
 
 class SimFlusher:
@@ -62,21 +70,36 @@ class SimFlusher:
         return bool(self._jobs)
 
     def submit(self, work: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
-        """Do the work a while later, then call done on the reactor."""
+        """Do the work at once or a while later, and call done on the reactor a while after that.
+
+        An fdatasync covers what is there when it begins, and need not cover more, however long it takes.
+        """
         job = _Job(work, done)
         self._jobs[job] = None
         delay_ms = self._random.uniform(*_USUAL_MS)
         if self._random.random() < self._conditions.slow_share:
             delay_ms = self._random.uniform(*_SLOW_MS)
-        job.event = self._world.later(delay_ms, f"{self._name} flush", lambda: self._finish(job))
+        begins_ms = self._random.choice((0.0, self._random.uniform(0.0, delay_ms)))
+        if begins_ms:
+            begin = partial(self._begin, job, delay_ms - begins_ms)
+            job.event = self._world.later(begins_ms, f"{self._name} flush", begin)
+        else:
+            self._begin(job, delay_ms)
 
-    def _finish(self, job: _Job) -> None:
-        del self._jobs[job]
-        if self._fail_next or self.failed_path:
+    def _begin(self, job: _Job, left_ms: float) -> None:
+        """Do the work; its owner hears of it in left_ms."""
+        job.has_run = True
+        fails = self._fail_next or bool(self.failed_path)
+        if fails:
             self._disk.fault = self._meet
         error = attempt(job.work)
-        self._disk.fault = None
-        self._reactor.call_from_thread(lambda: job.done(error))
+        if fails:
+            self._disk.fault = None
+        job.event = self._world.later(left_ms, f"{self._name} flushed", partial(self._finish, job, error))
+
+    def _finish(self, job: _Job, error: Exception | None) -> None:
+        del self._jobs[job]
+        self._reactor.call_from_thread(partial(job.done, error))
 
     def fail_next(self) -> None:
         """Let the next flush of a file fail, as a broken medium does."""
@@ -96,16 +119,17 @@ class SimFlusher:
     def close(self) -> None:
         """Finish what was submitted, as an orderly end does."""
         for job in list(self._jobs):
-            assert job.event is not None
-            job.event.cancel()
-            attempt(job.work)
+            job.cancel()
+            if not job.has_run:
+                attempt(job.work)
         self._jobs.clear()
 
     def kill(self) -> None:
-        """End in the middle: of each job that was under way only some first operations are done, if any."""
+        """End in the middle: of each job that has not run only some first operations are done, if any."""
         for job in self._jobs:
-            assert job.event is not None
-            job.event.cancel()
+            job.cancel()
+            if job.has_run:
+                continue
             left = self._random.choice((0, 0, 0, 1, 2, 5))
 
             def cut(_operation: str, _path: str) -> None:

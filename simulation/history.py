@@ -85,6 +85,10 @@ class History:
         if self.fates[value] is not Fate.PENDING:
             self._world.violated("history", f"{value!r} was settled twice")
         self.fates[value] = fate
+        if fate is Fate.FAILED and value in self._places:
+            sent = self.sent[value]
+            where = f"{sent.partition} offset {self._places[value]}"
+            self._world.violated("H12", f"{value!r} has definitely failed, and was read before at {where}")
         if fate is Fate.ACKED:
             self.operations += 1
             if offset >= 0:

@@ -6,12 +6,14 @@ A checker that looks into nodes looks only at the one whose reactor has just run
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..log.batch import MAX_SEQUENCE, read_header
+from ..log.data_folder import CLEAN_NAME
 from . import probe
 from .history import Fate
 from .log_model import LogModel
+from .probe import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,8 +70,8 @@ class HighWatermarks(Invariant):
             key = (node.name, node.lives, replica.name)
             mark = replica.high_watermark
             log, before = self._seen.get(key, (replica.log, -1))
-            if log is not replica.log:
-                before = -1  # the replica was moved away and has come back, with nothing
+            if log is not replica.log or node.has_rotten:
+                before = -1  # the replica was moved away and has come back, with nothing; or it was cut at its damage
             elif before == mark:
                 continue
             self._seen[key] = (replica.log, mark)
@@ -114,37 +116,74 @@ class Epochs(Invariant):
         self._highest[key] = value
 
 
+class _Before(NamedTuple):
+    """What a log was when the life that had it ended."""
+
+    batches: list[bytes]
+    flushed_offset: int
+    start_offset: int
+    stopped: bool
+    """In good order: all of it is flushed."""
+    power_cuts: int
+    """How often the machine had lost power until then."""
+
+
 class Recovery(Invariant):
     """21: what is recovered is an exact beginning of what was written, with all that was flushed in it, and all that is
-    derived from it equals what a full scan finds.
+    derived from it equals what a full scan finds. The metadata log is one of the logs; snapshots may move its start.
     """
 
     NAME = "21 recovery"
 
     def _init(self) -> None:
-        self._before: dict[tuple[str, Key], tuple[list[bytes], int, int]] = {}
-        self._opened: dict[tuple[str, Key], PartitionLog] = {}
+        self._before: dict[tuple[str, Key], _Before] = {}
+        self._opened: dict[tuple[str, Key], tuple[PartitionLog, int]] = {}
+        """The log that was seen last, and in which life."""
         for node in self.cluster:
             node.on_death.append(self._note)
+            node.on_stop.append(self._note_stopped)
 
     def _note(self, node: SimNode) -> None:
-        for replica in probe.replicas(node):
-            log = replica.log
-            start = log.log_start_offset
-            self._before[node.name, replica.key] = (probe.batches(log, start), log.flushed_offset, start)
+        logs = [(replica.key, replica.log) for replica in probe.replicas(node) if not node.has_rotten]
+        quorum = None if node.life is None else probe.Eyes(node.life, node.node_id).quorum()
+        if quorum is not None:
+            logs.append((METADATA_KEY, quorum.log))
+        for key, log in logs:
+            self._note_log(node, key, log, stopped=False)
+
+    def _note_stopped(self, node: SimNode) -> None:
+        """What a closed log has can still be read, unless it was deleted; if the stop is clean, it is all there."""
+        clean = node.life is not None and node.disk.exists(f"{node.life.folder.path}/{CLEAN_NAME}")
+        for (name, key), (log, life) in self._opened.items():
+            whole = log.damage is None and not log.failure and node.disk.exists(log.folder)
+            if (name, life) == (node.name, node.lives) and whole and not node.has_rotten:
+                self._note_log(node, key, log, stopped=clean)
+
+    def _note_log(self, node: SimNode, key: Key, log: PartitionLog, *, stopped: bool) -> None:
+        start = log.log_start_offset
+        flushed = log.log_end_offset if stopped else log.flushed_offset
+        self._before[node.name, key] = _Before(probe.batches(log, start), flushed, start, stopped, node.power_cuts)
+
+    def quorum_changed(self, node: SimNode, quorum: QuorumView) -> None:
+        """Look at the metadata log, if it was just opened."""
+        self._look(node, METADATA_KEY, quorum.log)
 
     def after_pass(self, node: SimNode, replicas: Sequence[Replica]) -> None:
         """Look at each log that was just opened."""
         if self.truth.image is not self.truth.old_image:
             self._forget_moved()
         for replica in replicas:
-            key = (node.name, replica.key)
-            if self._opened.get(key) is replica.log:
-                continue
-            self._opened[key] = replica.log
-            if (before := self._before.pop(key, None)) is not None:
-                self._compare(f"{replica.name} on {node.name}", replica.log, before, whole=not node.lost_power)
-            self.check_derived(f"{replica.name} on {node.name}", replica.log)
+            self._look(node, replica.key, replica.log)
+
+    def _look(self, node: SimNode, key: Key, log: PartitionLog) -> None:
+        if self._opened.get((node.name, key), (None, 0))[0] is log:
+            return
+        self._opened[node.name, key] = (log, node.lives)
+        where = f"{key} on {node.name}"
+        if (before := self._before.pop((node.name, key), None)) is not None:
+            self._compare(where, log, before, power_cuts=node.power_cuts, is_metadata=key == METADATA_KEY)
+        if not node.has_rotten:
+            self.check_derived(where, log)
 
     def _forget_moved(self) -> None:
         """A replica that a node has no more is deleted there; if it comes back, then with nothing."""
@@ -153,18 +192,26 @@ class Recovery(Invariant):
             if state is not None and node is not None and node.node_id not in state.replicas:
                 del self._before[name, key]
 
-    def _compare(self, where: str, log: PartitionLog, before: tuple[list[bytes], int, int], *, whole: bool) -> None:
-        written, flushed, start = before
+    def _compare(self, where: str, log: PartitionLog, before: _Before, *, power_cuts: int, is_metadata: bool) -> None:
+        start = before.start_offset
         if log.log_start_offset > start:
-            self.violated(f"{where} began at {start} and begins at {log.log_start_offset}")
-        found = probe.batches(log, start)
+            if not is_metadata:
+                self.violated(f"{where} began at {start} and begins at {log.log_start_offset}")
+            start = log.log_start_offset
+        written = [batch for batch in before.batches if read_header(batch).next_offset > start]
+        found, end = probe.batches(log, start), log.log_end_offset
+        if is_metadata:  # who is alone leads at once, and has appended in its new epoch before this can be looked at
+            last_epoch = read_header(written[-1]).leader_epoch if written else -1
+            found = [batch for batch in found if read_header(batch).leader_epoch <= last_epoch]
+            end = read_header(found[-1]).next_offset if found else start
         for old, new in zip(written, found, strict=False):
             if old != new:
                 self.violated(f"{where} has {read_header(new)} instead of {read_header(old)}")
-        if log.log_end_offset < flushed:
-            self.violated(f"{where} was flushed up to {flushed} and ends at {log.log_end_offset}")
-        if whole and len(found) < len(written):
-            self.violated(f"{where} had {len(written)} batches and has {len(found)}, though the machine was never off")
+        if end < before.flushed_offset:
+            self.violated(f"{where} was flushed up to {before.flushed_offset} and ends at {end}")
+        if len(found) < len(written) and (before.stopped or power_cuts == before.power_cuts):
+            how = "it had stopped cleanly" if before.stopped else "the machine was never off"
+            self.violated(f"{where} had {len(written)} batches and has {len(found)}, though {how}")
 
     def check_derived(self, where: str, log: PartitionLog) -> None:
         """Hold epochs and producers against a full scan."""
@@ -184,7 +231,7 @@ class Recovery(Invariant):
     def at_end(self) -> None:
         """Look at all once more."""
         for node in self.cluster:
-            for replica in probe.replicas(node):
+            for replica in () if node.has_rotten else probe.replicas(node):
                 self.check_derived(f"{replica.name} on {node.name}", replica.log)
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..actors.context import QUORUM, coordinator_address, partition_address
 from ..actors.leading import Leading
-from ..log.batch import read_header
+from ..errors import CorruptMessageError
+from ..log.batch import HEADER_SIZE, read_header
 from ..log.partition_log import PartitionLog
 from ..quorum.elections import min_insync_replicas
 from ..quorum.image import METADATA_TOPIC
@@ -112,6 +113,8 @@ class Eyes:
         self._image: MetadataImage | None = None
         self._addresses: list[tuple[str, Key]] = []
         self._seen: dict[Key, Replica] = {}
+        self.damaged: list[Key] = []
+        """Partitions whose logs are found to be damaged; they are not looked into."""
         self._leaders: dict[Key, Any] = {}
         """Actors that led when they were seen last."""
         self._quorum: QuorumView | None = None
@@ -143,7 +146,7 @@ class Eyes:
         return list(self._replicas())
 
     def _replicas(self) -> list[Replica]:
-        life, found = self._life, []
+        life, found, self.damaged = self._life, [], []
         actors = life.runner.reactor._actors  # noqa: SLF001 - the one place that looks inside
         image = life.context.image
         if image is not self._image:
@@ -159,7 +162,9 @@ class Eyes:
             if actor is None:
                 continue
             log = actor.log
-            if isinstance(log, PartitionLog) and log.damage is None:
+            if isinstance(log, PartitionLog) and log.damage is not None:
+                self.damaged.append(key)
+            elif isinstance(log, PartitionLog):
                 leads = isinstance(actor._role, Leading)  # noqa: SLF001 - see above
                 mark, state, config = actor.high_watermark, actor.state, actor.config
                 found.append(Replica(key, log, mark, state, leads, config, log.log_end_offset, log.flushed_offset))
@@ -210,12 +215,35 @@ def image(node: SimNode) -> MetadataImage | None:
     return None if node.life is None else node.life.context.image
 
 
+def old_batches(log: PartitionLog, end_offset: int) -> list[tuple[str, int, int]]:
+    """(path, position, size) of batches below an offset that were not written just now, those before any damage."""
+    found: list[tuple[str, int, int]] = []
+    for segment in log._segments:  # noqa: SLF001 - see above
+        file, position = segment.file, 0
+        while position < segment.size:
+            try:
+                header = read_header(file.read(position, HEADER_SIZE))
+            except CorruptMessageError:
+                break
+            if header.next_offset > end_offset:
+                break
+            is_old = segment.sealed or header.next_offset <= log._found_end  # noqa: SLF001 - see above
+            if is_old and header.base_offset >= log.log_start_offset:
+                found.append((file.path, position, header.size))
+            position += header.size
+    return found
+
+
 def batches(log: PartitionLog, offset: int, end_offset: int | None = None) -> list[bytes]:
-    """All batches of a log from an offset on."""
+    """All batches of a log from an offset on, up to the first that is damaged."""
     found: list[bytes] = []
     end_offset = log.log_end_offset if end_offset is None else end_offset
     while offset < end_offset:
-        data = log.read(offset, 1 << 20, end_offset=end_offset)
+        try:
+            data = log.read(offset, 1 << 20, end_offset=end_offset)
+        except CorruptMessageError:
+            log.damage = None  # it is for the node to find it
+            break
         if not data:
             break  # the end is within a batch
         position = 0

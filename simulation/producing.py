@@ -18,7 +18,14 @@ from ..errors import (
 )
 from ..log.batch import MAX_SEQUENCE
 from ..log.plain_records import encode_batch
-from ..transport.messages import InitProducerIdReply, InitProducerIdRequest, PartitionData, ProduceReply, ProduceRequest
+from ..transport.messages import (
+    ACKS_ALL,
+    InitProducerIdReply,
+    InitProducerIdRequest,
+    PartitionData,
+    ProduceReply,
+    ProduceRequest,
+)
 from .history import Fate, Sent
 
 if TYPE_CHECKING:
@@ -45,7 +52,8 @@ _DECIDED_BEFORE_APPEND = frozenset(
 )
 """Errors after which this try has certainly appended nothing; any other leaves that open."""
 _FINAL = frozenset((OutOfOrderSequenceError.code, InvalidProducerEpochError.code))
-_BAD_SHARE = 0.01
+_BAD_SHARE = 0.015
+_ANEW_SHARE = 0.005
 _FAR_SEQUENCE = 1_000_000
 
 
@@ -69,6 +77,8 @@ class _Lane:
         self.batches: deque[_Batch] = deque()
         self.next_sequence = 0
         self.records = 0
+        self.safe_epoch = -1
+        """The newest in which something was acked that no later leader lacks: earlier ones are fenced for ever."""
         self.recovering = False
         """A try failed: wait until nothing is in flight, then send all again in order."""
         self.waiting = False
@@ -129,6 +139,8 @@ class ProducerWorkload:
         lane = self._random.choice(self._lanes)
         if self._epoch >= 0 and self._random.random() < _BAD_SHARE:
             self._send_bad(lane)
+        elif self._epoch >= 0 and self._random.random() < _ANEW_SHARE:
+            self._give_up()  # as a process that starts again, whose predecessor may still have something to say
         elif len(lane.batches) < 2 * self._in_flight_max:
             values = self._make(lane, self._random.choice((1, 1, 2, 5)))
             lane.batches.append(_Batch(values, self._client.world.now_ms + self._delivery_ms))
@@ -199,14 +211,14 @@ class ProducerWorkload:
         lane.recovering = True
         what = result.error_message if result is not None else outcome.error or "no answer"
         self._client.world.show(self.name, f"{lane.partition} sequence {batch.sequence}: {code} {what}")
-        if code in _FINAL and batch is lane.batches[0]:
+        if self._initialising:
+            self._initialise_when_quiet()
+        elif code in _FINAL and batch is lane.batches[0]:
             text = f"sequence {batch.sequence} of epoch {self._epoch} is refused for good: {result or outcome.error}"
             self._client.world.trace(self.name, text)
             self._give_up()
-        elif not self._initialising:
-            self._wait(lane)
         else:
-            self._initialise_when_quiet()
+            self._wait(lane)
 
     def _acked(self, lane: _Lane, batch: _Batch, result: PartitionProduced) -> None:
         for earlier in lane.batches:
@@ -216,6 +228,8 @@ class ProducerWorkload:
                 text = f"{lane.partition} took sequence {batch.sequence} of {self.name}, and refused {earlier.sequence}"
                 self._client.world.violated("15", text)
         lane.batches.remove(batch)
+        if self._acks == ACKS_ALL:
+            lane.safe_epoch = self._epoch
         for position, value in enumerate(batch.values):
             offset = result.base_offset + position if result.base_offset >= 0 else -1
             self._history.settle(value, Fate.ACKED, offset)
@@ -281,9 +295,11 @@ class ProducerWorkload:
         if leader is None or not lane.next_sequence:
             return
         values = self._make(lane, 1)
-        what = self._random.choice(("crc", "gap", "epoch" if self._epoch > 0 else "gap"))
+        kinds = ("epoch", "epoch", "epoch", "crc", "gap") if 0 < self._epoch == lane.safe_epoch else ("crc", "gap")
+        what = self._random.choice(kinds)
         if what == "epoch":
-            data = self._encode(values, self._epoch - 1, lane.next_sequence + _FAR_SEQUENCE)
+            # What comes next, or what begins an epoch: nothing but the epoch itself is wrong with it.
+            data = self._encode(values, self._epoch - 1, self._random.choice((lane.next_sequence, 0)))
         elif what == "gap":
             data = self._encode(values, self._epoch, lane.next_sequence + _FAR_SEQUENCE)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..transport.internal_topics import SHARE_STATE_TOPIC
@@ -108,6 +109,11 @@ def run(plan: Plan, on_trace: Callable[[str], None] | None = None) -> Result:
     return Result(plan, violation, simulation.world.trace_hash(), simulation.counts())
 
 
+def _unchecked(workload: Workload, seen: Sequence[bool]) -> str:
+    """What a workload waits for in its last look at everything."""
+    return "" if seen else f"{workload.name} checks: {workload.busy}"
+
+
 class Simulation:
     """One run."""
 
@@ -119,7 +125,7 @@ class Simulation:
         self.cluster = Cluster(self.world, self.network, swarm.nodes, swarm.settings)
         self.history = History(self.world)
         self.truth = Truth(self.world, self.cluster, self.history)
-        self.faults = Faults(self.world, self.cluster, swarm, self.truth)
+        self.faults = Faults(self.world, self.cluster, swarm, self.truth, _TOPIC)
         self.partitions: list[Partition] = [(_TOPIC, index) for index in range(swarm.partitions)]
         self.workloads: list[Workload] = []
         # Without flush=ack the fewest records survive a power cut; faults that lose them are then off.
@@ -152,6 +158,8 @@ class Simulation:
         for key, high_watermark in eyes.departed():
             self.truth.departed(key, high_watermark)
         replicas, quorum = eyes.changed(), eyes.quorum()
+        if eyes.damaged and not node.has_rotten:
+            self.world.violated("21 recovery", f"{node.name} finds {eyes.damaged[0]} damaged, and its disk is good")
         if not replicas and quorum is None and not self._is_new(node):
             return
         self.truth.after_pass(node, replicas, quorum)
@@ -220,7 +228,9 @@ class Simulation:
             client = self._client(f"producer{number}")
             self._add("producers", ProducerWorkload(client, history, self.partitions, all_acks=all_acks))
         for number in range(swarm.consumers):
-            self._add("consumers", ConsumerWorkload(self._client(f"consumer{number}"), history, self.partitions))
+            racks = [node.name for node in self.cluster]
+            consumer = ConsumerWorkload(self._client(f"consumer{number}"), history, self.partitions, racks)
+            self._add("consumers", consumer)
         for number in range(swarm.administrators):
             client = self._client(f"admin{number}")
             self._add("administrators", MetadataWorkload(client, history, replicas=min(3, swarm.nodes)))
@@ -235,6 +245,7 @@ class Simulation:
         for number in range(swarm.members):
             self._add("members", GroupMember(self._client(f"member{number}"), group, self.partitions))
         queue = ShareHistory(world, history, "queue", SHARE_DELIVERIES, self._share_coordinator)
+        queue.letters_stay = not {"power", "power-all", "loss", "failed-flush", "flip"} & swarm.every_ms.keys()
         for number in range(swarm.sharers):
             self._add("sharers", ShareConsumer(self._client(f"sharer{number}"), queue, _TOPIC))
 
@@ -251,7 +262,7 @@ class Simulation:
             for node in self.cluster
             for index in range(len(topic.partitions))
         ]
-        return (*(state.partition_epoch for state in topic.partitions), *loads)
+        return (*(state.leader_epoch for state in topic.partitions), *loads)
 
     def _add(self, kind: str, workload: Workload) -> None:
         if kind not in self.plan.without:
@@ -274,7 +285,7 @@ class Simulation:
             if isinstance(workload, MetadataWorkload | GroupMember | ShareConsumer):
                 seen: list[bool] = []
                 workload.check_all(lambda seen=seen: seen.append(True))  # type: ignore[misc]
-                self._wait("22 liveness", lambda seen=seen: "" if seen else "metadata", _LIVENESS_MS)  # type: ignore[misc]
+                self._wait("22 liveness", partial(_unchecked, workload, seen), _LIVENESS_MS)
 
     def _unfinished(self) -> str:
         for workload in self.workloads:

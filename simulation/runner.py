@@ -7,21 +7,24 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .cluster_mutations import MUTATIONS
-from .faults import Plan
-from .mutations import SEEDS_EACH
 from .run import Counts, Result, run
 from .shrink import shrink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from .faults import Plan
 
 TWICE_EVERY = 100
 """One seed in so many runs twice, the second time in a process with other hashes, and must leave the same trace."""
 PROGRESS_EVERY = 50
 COMMAND = "python -m zmqbroker.simulation"
+
+Job = TypeVar("Job")
+Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def _work(plan: Plan) -> Finding | Counts:
 def run_seeds(plans: Sequence[Plan], jobs: int) -> int:
     """Run all plans, up to the first that fails; the exit code."""
     total = Counts()
-    for number, outcome in enumerate(_outcomes(plans, jobs), 1):
+    for number, outcome in enumerate(_each(_work, plans, jobs), 1):
         if isinstance(outcome, Finding):
             say(str(outcome))
             return 1
@@ -87,12 +90,13 @@ def run_seeds(plans: Sequence[Plan], jobs: int) -> int:
     return 0
 
 
-def _outcomes(plans: Sequence[Plan], jobs: int) -> Iterator[Finding | Counts]:
-    if jobs == 1:
-        yield from map(_work, plans)
+def _each(work: Callable[[Job], Outcome], jobs: Sequence[Job], processes: int) -> Iterator[Outcome]:
+    """What comes of each job, as soon as it is done."""
+    if processes == 1:
+        yield from map(work, jobs)
         return
-    with get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap_unordered(_work, plans)
+    with get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap_unordered(work, jobs)
 
 
 def replay(plan: Plan) -> int:
@@ -105,35 +109,61 @@ def replay(plan: Plan) -> int:
     return 1
 
 
-def find_mutation(name: str, plans: Sequence[Plan], run_plan: Callable[[Plan], Result] = run) -> Result | None:
-    """The first run that notices that a safety rule is gone; None if all are well without it."""
-    with MUTATIONS[name].applied():
+class Noticed(NamedTuple):
+    """What came of runs without a safety rule."""
+
+    by: Result | None
+    """The first run that ended in a violation of an invariant of the rule's own."""
+    instead: Result | None
+    """The first run before it that ended otherwise."""
+
+
+def find_mutation(name: str, plans: Iterable[Plan], run_plan: Callable[[Plan], Result] = run) -> Noticed:
+    """Run plans without a safety rule until one of its own invariants is violated."""
+    mutation = MUTATIONS[name]
+    instead: Result | None = None
+    with mutation.applied():
         for plan in plans:
             result = run_plan(plan)
-            if result.violation is not None:
-                return result
-    return None
+            if result.violation is None:
+                continue
+            if mutation.is_shown_by(result.violation):
+                return Noticed(result, instead)
+            instead = instead or result
+    return Noticed(None, instead)
 
 
-def run_mutations(names: Sequence[str], nodes_max: int, start: int) -> int:
-    """Take away each safety rule in turn; some seed has to notice. The exit code."""
-    unnoticed = 0
+def try_mutation(name: str, plans: Sequence[Plan], run_plan: Callable[[Plan], Result] = run) -> tuple[bool, str]:
+    """Whether a rule is missed if it is gone, and the line that says so."""
+    found = find_mutation(name, plans, run_plan)
+    if found.by is not None:
+        return True, f"{name}: seed {found.by.plan.seed}: {found.by.violation}"
+    if found.instead is not None:
+        what = f"seed {found.instead.plan.seed}: {found.instead.violation}"
+        return False, f"{name}: NOT NOTICED by its own invariant: {what}"
+    return False, f"{name}: NOT NOTICED by {len(plans)} seeds: {MUTATIONS[name].rule}"
+
+
+def _try(job: tuple[str, Sequence[Plan]]) -> tuple[bool, str]:
+    return try_mutation(*job)
+
+
+def run_mutations(names: Sequence[str], plan: Plan, seeds: int, jobs: int) -> int:
+    """Take away each safety rule, one in a process; some seed from the plan's on has to notice. The exit code."""
+    tried = []
     for name in names:
         mutation = MUTATIONS[name]
-        if mutation.nodes_min > nodes_max:
+        if mutation.nodes_min > plan.nodes_max:
             say(f"{name}: left out, it takes {mutation.nodes_min} nodes")
-            continue
-        if mutation.redundant:
+        elif mutation.redundant:
             say(f"{name}: not tried: {mutation.redundant}")
-            continue
-        plan = Plan(start, nodes_max=nodes_max, nodes_min=mutation.nodes_min, only=mutation.only)
-        plans = plans_from(plan, SEEDS_EACH)
-        found = find_mutation(name, plans)
-        if found is None:
-            unnoticed += 1
-            say(f"{name}: NOT NOTICED by {SEEDS_EACH} seeds: {mutation.rule}")
         else:
-            say(f"{name}: seed {found.plan.seed}: {found.violation}")
+            first = replace(plan, nodes_min=mutation.nodes_min, only=mutation.only)
+            tried.append((name, plans_from(first, seeds)))
+    unnoticed = 0
+    for noticed, line in _each(_try, tried, jobs):
+        unnoticed += not noticed
+        say(line)
     return 1 if unnoticed else 0
 
 

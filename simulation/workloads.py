@@ -47,30 +47,38 @@ def topic_entry(partition: Partition) -> str:
 class Reader:
     """Reads one partition from its beginning, and never skips or goes back unless it says so (invariant 14)."""
 
-    def __init__(self, client: SimClient, history: History, partition: Partition) -> None:
+    def __init__(self, client: SimClient, history: History, partition: Partition, rack: str = "") -> None:
         self.client = client
         self.partition = partition
+        self._rack = rack
+        self._near: str | None = None
+        """The address of a follower in the same rack, to which the leader has sent this one (KIP-392)."""
         self.position = 0
         self.high_watermark = -1
         """Of the last fetch."""
         self._history = history
 
-    def request(self, max_wait_ms: int) -> FetchRequest | None:
-        """The next fetch; None if no leader is known."""
+    def request(self, max_wait_ms: int) -> tuple[str, FetchRequest] | None:
+        """Whom to ask for what comes next; None if no leader is known."""
         leader = self.client.leader(*self.partition)
         if leader is None:
             return None
         entry = PartitionFetch(*self.partition, self.position, _PARTITION_BYTES, leader[1])
-        return FetchRequest(max_wait_ms, 1, _PARTITION_BYTES, [entry])
+        return self._near or leader[0], FetchRequest(max_wait_ms, 1, _PARTITION_BYTES, [entry], rack=self._rack)
 
     def take(self, outcome: Outcome) -> bool:
         """Take in what was fetched; False if there was an error, and metadata should be refreshed."""
+        near, self._near = self._near, None  # whatever is wrong with it, the leader knows
         if outcome.body is None:
             return False
         (state,) = outcome.body.partitions
         if state.error_code:
             self._check_error(state)
             return False
+        self._near = near
+        if state.preferred_read_replica >= 0:
+            self._near = self.client.address_of(state.preferred_read_replica)
+            return self._near is not None
         self.high_watermark = state.high_watermark
         self._history.operations += 1
         data = outcome.frames[0]
@@ -103,11 +111,14 @@ class Reader:
 class ConsumerWorkload:
     """Reads partitions, each from a place of its own, and now and then goes back to an earlier one."""
 
-    def __init__(self, client: SimClient, history: History, partitions: Sequence[Partition]) -> None:
+    def __init__(
+        self, client: SimClient, history: History, partitions: Sequence[Partition], racks: Sequence[str]
+    ) -> None:
         self.name = client.name
         self._client = client
         self._random = client.world.stream(f"{client.name}/work")
-        self._readers = [Reader(client, history, partition) for partition in partitions]
+        rack = self._random.choice(("", *racks))
+        self._readers = [Reader(client, history, partition, rack) for partition in partitions]
         self._think_ms = self._random.choice((5.0, 20.0, 100.0))
         self._seek_share = self._random.choice((0.0, 0.02, 0.2))
         self._quiet = False
@@ -133,13 +144,12 @@ class ConsumerWorkload:
     def _fetch(self, reader: Reader) -> None:
         if self._quiet:
             return
-        request = reader.request(max_wait_ms=self._random.choice((0, 100, 500)))
-        leader = self._client.leader(*reader.partition)
+        asked = reader.request(max_wait_ms=self._random.choice((0, 100, 500)))
         self._waiting += 1
-        if request is None or leader is None:
+        if asked is None:
             self._client.refresh(partial(self._refreshed, reader))
         else:
-            self._client.ask(leader[0], request, partial(self._fetched, reader))
+            self._client.ask(*asked, partial(self._fetched, reader))
 
     def _refreshed(self, reader: Reader) -> None:
         self._waiting -= 1
@@ -180,11 +190,11 @@ class FinalReader:
         if not self._open:
             return
         reader = self._open[0]
-        request, leader = reader.request(max_wait_ms=0), self._client.leader(*reader.partition)
-        if request is None or leader is None:
+        asked = reader.request(max_wait_ms=0)
+        if asked is None:
             self._refresh()
         else:
-            self._client.ask(leader[0], request, partial(self._fetched, reader))
+            self._client.ask(*asked, partial(self._fetched, reader))
 
     def _refresh(self) -> None:
         wait_ms = self._client.random.uniform(*_BACKOFF_MS)

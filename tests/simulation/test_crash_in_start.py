@@ -61,6 +61,7 @@ class Machine:
         self.dies_at: int | None = None
         self.fails_at: int | None = None
         self._dead = False
+        self._failed_path = ""
         self._ended = self.node._ended
         self.node._ended = self._on_end  # type: ignore[method-assign]
         meet = self.node.disk.meet_fault
@@ -80,11 +81,17 @@ class Machine:
     def _fail(self, operation: str, path: str) -> None:
         """The process may end of it, but not go on to flush that file."""
         self.node.disk.capacity_bytes = 1 << 40  # a sick disk excuses what a full one does
-        if self.node.life is not None:
-            self.node.life.flusher.failed_path = path if operation == "flush" else f"not {path}"
+        self._failed_path = path if operation == "flush" else f"not {path}"
+        self._tell_flusher()
         raise OSError(EIO, "injected fault", path)
 
+    def _tell_flusher(self) -> None:
+        """A life in its very beginning, which may flush at once, cannot be told before it has begun."""
+        if self.node.life is not None and self._failed_path:
+            self.node.life.flusher.failed_path, self._failed_path = self._failed_path, ""
+
     def _on_end(self, error: BaseException | None) -> None:
+        self._tell_flusher()
         if not self._dead:
             self._ended(error)
 

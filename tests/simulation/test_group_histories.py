@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from zmqbroker.simulation.group_history import GroupHistory
-from zmqbroker.simulation.history import Fate, History
+from zmqbroker.simulation.history import Fate, History, Sent
 from zmqbroker.simulation.share_history import ShareHistory
 from zmqbroker.simulation.world import ViolationError, World
 from zmqbroker.transport.share_messages import AcquiredRecords, SharePartitionInfo
@@ -96,6 +96,72 @@ def test_what_is_acknowledged_is_not_delivered_again(world: World, queue: ShareH
     queue.delivered("one", PARTITION, AcquiredRecords(0, 0, 2), LEASE_MS, (1.0, (0,)))
     with violation("19 acknowledged"):
         world.check()
+
+
+@pytest.mark.parametrize(("again", "invariant"), [(5, "18 share"), (6, "")])
+def test_what_is_final_takes_no_other_acknowledgement(
+    world: World, queue: ShareHistory, again: int, invariant: str
+) -> None:
+    queue.finished(PARTITION, 4, 5)
+    world.now_ms += 1.0
+    queue.finished(PARTITION, again, again)
+    with violation(invariant):
+        world.check()
+
+
+def read_one(history: History) -> None:
+    history.send(b"value", Sent("producer", 0, PARTITION, -1))
+    history.note_read(PARTITION, 0, b"value")
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "unheard", "letters", "invariant"),
+    [
+        (0, [], 0, "18 share"),
+        (LIMIT, [], 0, ""),
+        (0, [], 1, ""),
+        (LIMIT - 1, [10], 0, ""),
+        (LIMIT - 2, [10], 0, "18 share"),
+        (0, [1] * LIMIT, 0, ""),
+    ],
+)
+def test_what_nobody_finished_is_given_up_only_after_all_its_deliveries(
+    world: World, deliveries: int, unheard: list[int], letters: int, invariant: str
+) -> None:
+    history = History(world)
+    queue = ShareHistory(world, history, "queue", LIMIT, lambda: (0,))
+    read_one(history)
+    for count in range(1, deliveries + 1):
+        world.now_ms += LEASE_MS
+        queue.delivered("one", PARTITION, AcquiredRecords(0, 0, count), LEASE_MS, (world.now_ms, (0,)))
+    for records in unheard:
+        queue.unheard(records)
+    queue.dead_letters.update([(PARTITION, 0)] * letters)
+    queue.drained("data")
+    with violation(invariant):
+        world.check()
+
+
+def test_what_the_dead_letter_topic_lacks_was_not_given_up_where_it_loses_nothing(world: World) -> None:
+    history = History(world)
+    queue = ShareHistory(world, history, "queue", LIMIT, lambda: (0,))
+    queue.letters_stay = True
+    read_one(history)
+    queue.delivered("one", PARTITION, AcquiredRecords(0, 0, LIMIT), LEASE_MS, (0.0, (0,)))
+    queue.drained("data")
+    with violation("18 share"):
+        world.check()
+
+
+def test_a_queue_lags_until_all_that_was_read_is_finished(world: World) -> None:
+    history = History(world)
+    queue = ShareHistory(world, history, "queue", LIMIT, lambda: (0,))
+    assert not queue.lag("data", [])
+    read_one(history)
+    assert queue.lag("data", [])
+    assert queue.lag("data", [SharePartitionInfo("data", 0, 0, 1, 1, 0, 0, 1, -1, 0)])
+    assert queue.lag("data", [SharePartitionInfo("data", 0, 0, 0, 0, 0, 0, 0, -1, 0)]), "it does not see the record"
+    assert not queue.lag("data", [SharePartitionInfo("data", 0, 1, 1, 0, 0, 0, 0, -1, 0)])
 
 
 def test_a_start_offset_does_not_go_back(world: World, queue: ShareHistory) -> None:

@@ -153,6 +153,46 @@ def test_a_flush_takes_a_while_and_then_holds(world: World) -> None:
     assert flushing.size_after_crash() == 5_000
 
 
+def test_a_flush_need_not_cover_what_is_written_after_it_was_asked_for(world: World) -> None:
+    kept = set()
+    for seed in range(30):
+        flushing = Flushing(world)
+        flushing.file.append([b"x" * SECTOR_BYTES])
+        flushing.submit()
+        flushing.file.append([b"y" * SECTOR_BYTES])
+        world.run_until(world.now_ms + 10.0)
+        assert flushing.done == [None]
+        flushing.disk.crash(Random(seed))
+        kept.add(flushing.disk.read_file("/file")[SECTOR_BYTES:])
+        assert flushing.disk.read_file("/file").startswith(b"x" * SECTOR_BYTES)
+    assert len(kept) > 1
+
+
+def test_what_is_flushed_stays_if_the_power_goes_before_anybody_hears_of_it(world: World) -> None:
+    sizes = []
+    for seed in range(40):
+        flushing = Flushing(world)
+        flushing.file.append([b"x" * 5_000])
+        flushing.submit()
+        flushing.flusher.kill()
+        flushing.disk.crash(Random(seed))
+        world.run_until(world.now_ms + 10.0)
+        assert flushing.done == []
+        sizes.append(flushing.disk.size("/file"))
+    whole = sizes.count(5_000)
+    assert len(sizes) / 2 < whole < len(sizes), "half had run at once, some of the others were kept by chance"
+
+
+def test_an_orderly_end_runs_each_flush_once(world: World) -> None:
+    flushing, ran = Flushing(world), []
+    for number in range(20):
+        flushing.flusher.submit(lambda number=number: ran.append(number), flushing.done.append)
+    assert 0 < len(ran) < 20
+    flushing.flusher.close()
+    world.run_until(10.0)
+    assert (sorted(ran), flushing.done) == (list(range(20)), [])
+
+
 def test_a_flush_that_fails_is_not_to_be_tried_again(world: World) -> None:
     flushing = Flushing(world)
     flushing.file.append([b"x" * 5_000])

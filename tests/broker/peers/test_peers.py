@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from zmqbroker.actors import peers as peers_module
 from zmqbroker.actors.context import CONTROLLER, PEERS, QUORUM, fetcher_address, peer_address
-from zmqbroker.actors.peer_commands import KnownNodes
+from zmqbroker.actors.peer_commands import KnownNodes, UnknownCaller
 from zmqbroker.errors import (
     DuplicateBrokerRegistrationError,
     NetworkError,
@@ -19,6 +19,19 @@ from zmqbroker.transport.network import LinkState
 OWN, OTHER, THIRD = 1, 2, 3
 CLUSTER = "the-cluster"
 UP, DOWN, REFUSED = LinkState.UP, LinkState.DOWN, LinkState.REFUSED
+
+
+def test_a_node_that_calls_and_is_not_known_is_called_back(node):
+    """It may have joined, and lead the quorum by now, while this one was away: only it has the metadata that say so."""
+    node.know(n2=9292)
+    node.reactor.tell(PEERS, UnknownCaller(THIRD, "10.0.0.1", 9293))
+    node.run()
+    assert [link.address for link in node.open_links()] == ["tcp://10.0.0.1:9292", "tcp://10.0.0.1:9293"]
+    node.know(n2=9292)
+    assert len(node.open_links()) == 2, "metadata that are older than its registration do not end the link"
+    node.know(n2=9292, n3=9293)
+    node.know(n2=9292)
+    assert [link.address for link in node.open_links()] == ["tcp://10.0.0.1:9292"], "it was removed"
 
 
 # ---- the greeting
