@@ -224,12 +224,25 @@ class PartitionLog(CompactingLog):
         try:
             data = segment.read(offset, max_bytes, end)
             if segment.sealed or offset < self._found_end:
-                data = _checked(segment, offset, data)
+                data = self._checked(segment, offset, data)
         except BadBatchError as error:
             raise self.found_damage(segment, error) from error
         except OSError as error:
             raise storage_error(segment.path, error, "read") from error
         return data
+
+    def _checked(self, segment: Segment, offset: int, data: bytes) -> bytes:
+        """What was read, up to the first batch that is not as it was written. BadBatchError if that is the first."""
+        # Nothing: the batch ends past what may be read, or its header says so and is not true any more.
+        whole = data or segment.read(offset, 1, self.log_end_offset)
+        bad = first_bad(whole, offset)
+        if not whole:
+            bad = BadBatchError(0, offset, f"the batch is not whole below the log's end at {self.log_end_offset}")
+        if bad is None:
+            return data
+        if data and bad.position:
+            return data[: bad.position]
+        raise BadBatchError(segment.locate(offset), bad.offset, bad.reason)
 
     def offset_for_timestamp(self, timestamp: int) -> FoundOffset | None:
         """The first record whose timestamp is at least this one; None if there is none."""
@@ -461,11 +474,3 @@ class PartitionLog(CompactingLog):
     def reconfigure(self, config: TopicConfig) -> None:
         """Take new settings of the topic; they hold from the next call on."""
         self.config = config
-
-
-def _checked(segment: Segment, offset: int, data: bytes) -> bytes:
-    """What was read, up to the first batch that is not as it was written. BadBatchError if that is the first."""
-    bad = first_bad(data, offset)
-    if bad is None or bad.position:
-        return data if bad is None else data[: bad.position]
-    raise BadBatchError(segment.locate(offset), bad.offset, bad.reason)

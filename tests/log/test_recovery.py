@@ -152,7 +152,7 @@ def test_a_flipped_bit_past_the_recovery_point_is_torn(disk):
     assert fill(again, 1, first_sequence=again.log_end_offset).log_end_offset == segment.base_offset + 2
 
 
-@pytest.mark.parametrize("at", [16, 17, 20, 23, 61, -1])
+@pytest.mark.parametrize("at", [16, 17, 20, 23, 26, 61, -1])
 def test_a_bit_that_flips_anywhere_in_an_old_batch_is_found_when_it_is_read(disk, at):
     log = fill(open_log(disk), 30)
     batches = read_all(log)
