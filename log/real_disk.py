@@ -32,7 +32,7 @@ class RealFile:
     overwritten by the next one.
     """
 
-    __slots__ = ("_broken", "_close_wanted", "_fd", "_flushing", "_lock", "_path", "_size")
+    __slots__ = ("_broken", "_close_wanted", "_fd", "_flush_lock", "_flushing", "_lock", "_lost", "_path", "_size")
 
     def __init__(self, path: str, fd: int) -> None:
         self._path = path
@@ -40,6 +40,9 @@ class RealFile:
         self._size = os.fstat(fd).st_size
         self._broken = ""
         self._lock = threading.Lock()
+        self._flush_lock = threading.Lock()
+        self._lost: OSError | None = None
+        """How a flush has failed: what it was to write may never be written, whatever a later one says."""
         self._flushing = 0
         self._close_wanted = False
 
@@ -133,19 +136,31 @@ class RealFile:
     def flush(self) -> None:
         """Return when all that was appended before the call is on the medium. Any thread may call it.
 
-        A file that its owner closed needs no flush: the owner closes only what is flushed or deleted.
+        A file that its owner closed needs no flush: the owner closes only what is flushed or deleted. Once one has
+        failed all fail: the system tells one caller of it, and takes the lost pages for clean from then on.
         """
         with self._lock:
             if self._close_wanted:
                 return
             self._flushing += 1
         try:
-            os.fdatasync(self._fd)
+            self._flush_once()
         finally:
             with self._lock:
                 self._flushing -= 1
                 if self._close_wanted and not self._flushing:
                     self._close_now()
+
+    def _flush_once(self) -> None:
+        with self._flush_lock:
+            if self._lost is not None:
+                message = f"an earlier flush has failed: {self._lost.strerror or self._lost}"
+                raise OSError(EIO, message, self._path)
+            try:
+                os.fdatasync(self._fd)
+            except OSError as error:
+                self._lost = error
+                raise
 
     def close(self) -> None:
         """Give the file back, at the end of the flush that another thread may be in."""

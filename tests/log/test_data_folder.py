@@ -440,3 +440,21 @@ def test_a_folder_that_does_not_say_whose_it_is_is_taken(path):
     assert folder.open_log("t-0", CONFIG, 0, "new").log_end_offset == 3
     folder.close(clean=True)
     assert b"topic_id: new" in (path / "t-0" / "partition.metadata").read_bytes()
+
+
+def test_a_flush_that_failed_is_not_made_good_by_another_one(tmp_path, monkeypatch):
+    file = RealDisk().open(f"{tmp_path}/file", create=True)
+    file.append([b"data"])
+    answers = [OSError(EIO, "Input/output error"), None]
+
+    def flush(_fd):
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(os, "fdatasync", flush)
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"Input/output error"):
+            file.flush()
+    assert answers == [None], "the system was asked again, and would have said that all is well"
+    file.close()
