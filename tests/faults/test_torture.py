@@ -108,6 +108,14 @@ def test_a_refused_record_that_is_stored_is_seen_and_an_unknown_one_is_fine(chec
     assert "records were refused and stored: (1, 0, 2)" in violations(checker, outcomes, final, reads)[0]
 
 
+def test_a_record_without_an_answer_and_one_that_nobody_sent_are_seen(checker, log):
+    outcomes, final, reads = good_run(log)
+    del outcomes[1][1]
+    wrong, _ = violations(checker, outcomes, final, reads)
+    assert "1 records were sent and never answered for" in wrong
+    assert "1 records are stored that no producer has told of" in wrong
+
+
 def test_a_reader_that_skips_or_goes_back_is_seen(checker, log):
     outcomes, final, reads = good_run(log)
     del reads[0][3]

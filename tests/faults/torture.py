@@ -137,7 +137,8 @@ def read_all(servers):
                 deadline = time.monotonic() + END_SECONDS  # there may be gigabytes
             for partition, records in found.items():
                 for record in records:
-                    producer, _, number = VALUE.unpack_from(record.value)
+                    producer, meant, number = VALUE.unpack_from(record.value)
+                    assert meant == partition.partition, f"{record} was sent to partition {meant}"
                     final[partition.partition].append(Read(partition.partition, record.offset, producer, number))
             if time.monotonic() > deadline:
                 message = f"the topic could not be read to its end: nothing came for {END_SECONDS:.0f} s"

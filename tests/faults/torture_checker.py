@@ -55,6 +55,19 @@ def judge(outcomes, final, reads):
     wrong.none_of(
         (name for name, o in noted.items() if o.kind == FAILED and name in places), "records were refused and stored"
     )
+    wrong.none_of((name for name in places if name not in noted), "records are stored that no producer has told of")
+    highest = {}
+    for who, partition, number in noted:
+        highest[who, partition] = max(number, highest.get((who, partition), 0))
+    wrong.none_of(
+        (
+            (who, partition, number)
+            for (who, partition), last in highest.items()
+            for number in range(last)
+            if (who, partition, number) not in noted
+        ),
+        "records were sent and never answered for",
+    )
     _judge_order(final, wrong)
     for reader, records in reads.items():
         _judge_reader(reader, records, final, wrong)
