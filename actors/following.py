@@ -79,9 +79,7 @@ class Following:
         assert log.damage is not None, f"{replica.name} is repaired, and not damaged"
         self._repairing = True
         if self._is_counted_on():
-            good = log.damage.offset
-            epoch = log.epochs.epoch_of(good - 1) if good > log.log_start_offset else -1
-            self._say_position(good, epoch)
+            self._say_position(log.damage.offset, -1, damaged=True)
             return False
         logger.error("%s fetches again what is damaged: %s", replica.name, log.damage)
         if not self._attempt(lambda: log.truncate_to(log.log_end_offset)):
@@ -97,8 +95,8 @@ class Following:
 
     def _go_on(self) -> None:
         """Let the fetcher fetch from the log's end on, once all before it counts as being here."""
-        if self._ended or self._leader == -1:
-            return
+        if self._ended or self._leader == -1 or self._log.failure:
+            return  # what a log that has failed has is known when it is opened again
         replica, log = self._replica, self._log
         if log.damage is not None and not self._repair():
             return
@@ -108,8 +106,8 @@ class Following:
             return
         self._say_position(log.log_end_offset, log.leader_epoch)
 
-    def _say_position(self, offset: int, last_epoch: int) -> None:
-        """Fetch from an offset on, with all before it here and flushed."""
+    def _say_position(self, offset: int, last_epoch: int, *, damaged: bool = False) -> None:
+        """Fetch from an offset on, with all before it here and flushed; or, damaged, fetch nothing."""
         replica = self._replica
         self._asked = True
         position = ReplicaPosition(
@@ -120,6 +118,7 @@ class Following:
             last_epoch,
             replica.topic_id,
             self._log.log_start_offset,
+            damaged,
         )
         self._position = position
         address = fetcher_address(self._leader)

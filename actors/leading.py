@@ -224,6 +224,10 @@ class Leading:
             text = f"node {message.node_id} hosts no replica of {replica.name}, as far as its leader knows"
             self.refuse_follower(replica, message, NotLeaderOrFollowerError(text))
             return
+        if message.damaged:
+            self._in_sync.lost(message.node_id)
+            self._check_isr()
+            return  # it asks anew as soon as nobody counts on it
         if message.fetch_offset < log.log_start_offset:
             text = f"{replica.name} begins at offset {log.log_start_offset}, and a follower asks for an earlier one"
             self.refuse_follower(replica, message, OffsetOutOfRangeError(text))
@@ -414,9 +418,10 @@ class Leading:
         """
         state, nodes = self._replica.state, self._replica.context.image.nodes
         me = self._replica.context.config.node_id
-        others = [node_id for node_id in state.isr if node_id != me and node_id in nodes]
-        if others or state.elr:
-            self._ask_for_isr([(node_id, nodes[node_id].epoch) for node_id in others], [me])
+        lost = {me, *self._in_sync.known_lost}
+        others = [node_id for node_id in state.isr if node_id in nodes and node_id not in lost]
+        if any(node_id in nodes and not nodes[node_id].fenced for node_id in {*others, *state.elr} - lost):
+            self._ask_for_isr([(node_id, nodes[node_id].epoch) for node_id in others], sorted(lost))
 
     def isr_answered(self, message: Answer | Refusal) -> None:
         """Take the controller's answer; what it changed has come with the metadata already."""

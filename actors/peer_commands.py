@@ -178,6 +178,7 @@ class FollowerAt(Message):
     last_fetched_epoch: int
     topic_id: str = ""
     log_start: int = -1
+    damaged: bool = False
 
 
 class FollowerReady(Message):

@@ -299,8 +299,6 @@ class QuorumMember(ReactorActor):
             logger.error("%d metadata records were not appended: %s", len(message.records), error.message)  # noqa: TRY400
             self._basis += 1
             self._tell(CONTROLLER, AppendRefused(message.epoch, self._log.image, self._basis, error))
-            if isinstance(error, StorageError):
-                self._input(self.machine.hand_over)
 
     def _start_leading(self, epoch: int) -> None:
         """Let the controller go on from what the log holds now; what it has decided before it hears of this is void."""

@@ -297,6 +297,7 @@ class ReplicaServer(ReactorActor):
                 position.last_fetched_epoch,
                 position.topic_id,
                 position.log_start,
+                position.damaged,
             ),
         )
         if not told:

@@ -188,14 +188,13 @@ class DataFolder:
         self._disk.replace_file(meta, f"{text}\n{line}\n".encode())
 
     def note_registered(self) -> None:
-        """Write down that the node is one of its cluster; if the disk refuses, the next registration tries again."""
+        """Write down that the node is one of its cluster; if the disk refuses, the next process tries again."""
         if not self.registered:
+            self.registered = True
             try:
                 self._add_to_meta(_REGISTERED)
             except OSError as error:
                 self._warn(f"{self._file(META_NAME)} could not be written: {error.strerror or error}")
-            else:
-                self.registered = True
 
     def _found(self, node_id: int, cluster_id: str, directory_id: str) -> None:
         """Make an empty folder this node's."""

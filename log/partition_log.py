@@ -309,7 +309,6 @@ class PartitionLog(CompactingLog):
         if end < self.log_start_offset:
             self.log_start_offset = end
             self._announce_cut()
-        self.damage = None
         for later in reversed(self._segments[self._segments.index(segment) + 1 :]):
             self._forget(later)
             later.delete()
@@ -322,6 +321,7 @@ class PartitionLog(CompactingLog):
         if segment in self._open_sealed:
             self._open_sealed.remove(segment)
         segment.truncate(position, end)
+        self.damage = None
         self._after_cut(end)
 
     @contextlib.contextmanager

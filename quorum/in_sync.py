@@ -97,6 +97,8 @@ class InSync:
         self._proposal: Proposal | None = None
         self._maybe: set[int] = set(state.replicas) - {node_id, *state.isr} if led_before else set()
         """Members whose addition was proposed since the committed state was; whether they are in is not known."""
+        self.known_lost: set[int] = set()
+        """Followers that have said that they lack records which they had."""
         self._quiet_until_ms = now_ms
         self._advance()
 
@@ -133,11 +135,19 @@ class InSync:
             follower.caught_up_ms = max(follower.caught_up_ms, now_ms)
         elif 0 <= follower.leader_end <= offset:
             follower.caught_up_ms = max(follower.caught_up_ms, follower.fetched_ms)
+        self.known_lost.discard(node_id)
         follower.node_epoch = node_epoch
         follower.position = offset
         follower.fetched_ms = now_ms
         follower.leader_end = max(follower.leader_end, self._end)
         self._advance()
+
+    def lost(self, node_id: int) -> None:
+        """A follower has lost records that it had, whatever it has fetched: it has to go, until it fetches again."""
+        self.known_lost.add(node_id)
+        follower = self._followers.get(node_id)
+        if follower is not None:
+            follower.position, follower.leader_end = None, -1
 
     def gone(self, node_id: int, now_ms: float) -> None:
         """A follower does not fetch this partition any more; what it has is unknown until it does again."""
@@ -245,12 +255,9 @@ class InSync:
     def _has_lost(self, node_id: int) -> bool:
         """Whether a replica that could be elected has lost committed records, all of which it has had."""
         follower = self._followers.get(node_id)
-        return (
-            (node_id in self.state.isr or node_id in self.state.elr)
-            and follower is not None
-            and follower.position is not None
-            and follower.position < self.high_watermark
-        )
+        position = None if follower is None else follower.position
+        is_short = position is not None and position < self.high_watermark
+        return (node_id in self.state.isr or node_id in self.state.elr) and (is_short or node_id in self.known_lost)
 
     def _may_join(self, node_id: int, now_ms: float, epochs: Mapping[int, int], eligible: Container[int]) -> bool:
         follower = self._followers.get(node_id)

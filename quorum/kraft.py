@@ -136,12 +136,6 @@ class KraftMachine(Elections, Following, Leading):
             self._become_unattached(self.epoch, now_ms)
         return self._settled(now_ms)
 
-    def hand_over(self, now_ms: float) -> list[Effect]:
-        """This node cannot append: if it leads another one shall, if there is one. It may stand again in a while."""
-        if isinstance(self._role, Leader) and len(self._voters.latest) > 1:
-            self._resign(self._role, now_ms)
-        return self._settled(now_ms)
-
     # ---- requests of others: answered by Reply, Refuse or ReadSnapshot with the token, at once or later
 
     def handle_vote(self, request: VoteRequest, token: Token, now_ms: float) -> list[Effect]:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .node_life import NodeLife
 
 
+_LOADS_MAX = 1_000_000
+"""In one life of a node."""
+
+
 class Key(NamedTuple):
     """A partition of one topic; another topic of its name is another one."""
 
@@ -204,10 +208,10 @@ def replicas(node: SimNode) -> list[Replica]:
 
 
 def loads(node: SimNode, topic: str, partition: int) -> int:
-    """How often a node's coordinator of this partition has read its log; 0: it has none."""
+    """Which reading of its log a node's coordinator of this partition goes by, over all lives; 0: it has none."""
     life = node.life
     actor: Any = None if life is None else life.runner.reactor._actors.get(coordinator_address(topic, partition))  # noqa: SLF001 - see above
-    return 0 if actor is None else actor._load_id  # noqa: SLF001 - see above
+    return 0 if actor is None else node.lives * _LOADS_MAX + actor._load_id + 1  # noqa: SLF001 - see above
 
 
 def image(node: SimNode) -> MetadataImage | None:

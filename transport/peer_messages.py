@@ -24,6 +24,8 @@ class ReplicaPosition(Body):
     """Which topic of that name; a follower may not know yet that it was deleted and created anew (KIP-516)."""
     log_start: Int64 = -1
     """Where the follower's log begins: deleted records are gone once all in sync begin past them. -1: not said."""
+    damaged: bool = False
+    """The follower has lost what it had from fetch_offset on: it must leave the ISR, and may not be elected."""
 
 
 class ReplicaState(Body):

@@ -28,7 +28,7 @@ COUNT = 3
 class Machines:
     """Three nodes, a topic with a replica on each and ten batches of one record, and a client."""
 
-    def __init__(self, topic_settings=(("flush", "os"),), **settings):
+    def __init__(self, topic_settings=(("flush", "os"),), replicas=(1, 2, 3), **settings):
         self.world = World(5)
         self.network = SimNetwork(self.world, NetworkConditions())
         self.cluster = Cluster(self.world, self.network, COUNT, settings)
@@ -38,9 +38,10 @@ class Machines:
         self.run_until(lambda: len(self.image().nodes) == len(self.image().voters) == COUNT)
         self.run_until(lambda: not any(node.fenced for node in self.image().nodes.values()))
         (address,) = self.cluster.addresses[:1]
-        topic = NewTopic("data", -1, -1, list(topic_settings), [[1, 2, 3]])
+        self.replicas_count = len(replicas)
+        topic = NewTopic("data", -1, -1, list(topic_settings), [list(replicas)])
         assert not self.ask(address, CreateTopicsRequest([topic], 5_000)).body.topics[0].error_code
-        self.run_until(lambda: len(self.replicas()) == COUNT)
+        self.run_until(lambda: len(self.replicas()) == self.replicas_count)
         for number in range(10):
             assert self.produce(number).error_code == 0
 
@@ -65,6 +66,18 @@ class Machines:
     def followers(self):
         return [node for node in self.cluster if node is not self.leader]
 
+    def hold(self, node):
+        """Stop a node in good order, for now."""
+        node.start = lambda: None
+        node.stop()
+        self.run_until(lambda: node.life is None)
+
+    def let_go(self, node):
+        """Start a node that was held, and wait until it is back."""
+        del node.start
+        node.start()
+        self.run_until(lambda: node.ready)
+
     def restart(self, *nodes):
         """Stop nodes in good order, and wait until they are back."""
         lives = [(node, node.lives) for node in nodes]
@@ -86,9 +99,9 @@ class Machines:
         return [(found.log.log_start_offset, found.log.log_end_offset) for found in self.replicas().values()]
 
     def is_whole(self):
-        """Whether all three replicas are in sync and the same."""
-        logs = self.logs()
-        return len(logs) == COUNT and len(set(logs)) == 1 and len(self.state().isr) == COUNT
+        """Whether all replicas are in sync and the same."""
+        logs, count = self.logs(), self.replicas_count
+        return len(logs) == count and len(set(logs)) == 1 and len(self.state().isr) == count
 
     # ---- time and requests
 
