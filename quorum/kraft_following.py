@@ -85,8 +85,11 @@ class Following(KraftCore):
     # ---- answers
 
     def _is_under_way(self, node_id: int, request: Request) -> bool:
-        """Whether this is the answer that is waited for; then the next request may be sent."""
-        if self._pull.node_id != node_id or self._pull.request != request:
+        """Whether this is the answer that is waited for; then the next request may be sent.
+
+        An earlier request may be the same, word for word: its answer must not count, or the two would drive each other.
+        """
+        if self._pull.node_id != node_id or self._pull.request is not request:
             return False
         self._pull.request = None
         return True

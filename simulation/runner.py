@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TWICE_EVERY = 100
 """One seed in so many runs twice, the second time in a process with other hashes, and must leave the same trace."""
 PROGRESS_EVERY = 50
+TASKS_A_PROCESS = 200
+"""What a run leaves in memory goes with the process."""
 COMMAND = "python -m zmqbroker.simulation"
 
 Job = TypeVar("Job")
@@ -95,7 +97,7 @@ def _each(work: Callable[[Job], Outcome], jobs: Sequence[Job], processes: int) -
     if processes == 1:
         yield from map(work, jobs)
         return
-    with get_context("spawn").Pool(processes) as pool:
+    with get_context("spawn").Pool(processes, maxtasksperchild=TASKS_A_PROCESS) as pool:
         yield from pool.imap_unordered(work, jobs)
 
 

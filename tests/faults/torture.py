@@ -116,6 +116,12 @@ class Clients:
     def log(self, name, layout, kind):
         return entries(self._log(name).read_bytes(), layout, kind)
 
+    def log_parts(self, name, layout, kind):
+        """The same bit by bit, for logs that are too long to be held."""
+        with self._log(name).open("rb") as file:
+            while part := file.read(layout.size * 100_000):
+                yield from entries(part, layout, kind)
+
     def close(self):
         for process in self._processes.values():
             if process.poll() is None:

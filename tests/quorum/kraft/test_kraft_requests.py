@@ -292,3 +292,18 @@ def test_a_leader_that_stops_looks_for_the_next_one_though_it_hears_nobody(quoru
         quorum.tick_due()
     assert quorum.nodes[1].machine.leader_id in (2, 3)
     assert quorum.now_ms - resigned_ms < k.KraftConfig().election_timeout_ms
+
+
+def test_two_fetches_that_are_the_same_word_for_word_do_not_drive_each_other(quorum: Any) -> None:
+    """Who stood for election, and hears of the leader again, asks anew while its first request still waits there."""
+    follower = quorum.nodes[2]
+    assert len(follower.calls) == 1
+    follower.machine._enter(follower.machine._role, follower.machine.state)
+    follower.tell("tick")
+    assert [call.request for call in follower.calls] == [follower.calls[0].request] * 2
+    for _ in range(20):
+        if not quorum.network:
+            break
+        quorum.deliver(quorum.network[0])
+    assert not quorum.network
+    assert len(follower.calls) == 1
