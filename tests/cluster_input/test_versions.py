@@ -42,6 +42,7 @@ def test_a_node_of_the_next_version_joins_and_talks_as_the_others_do(make_cluste
         assert (node.min_version, node.max_version) == (0, 1)
         cluster.assign("t", [1, 2, 3])
         eventually(lambda: sorted(cluster.state("t").isr) == [1, 2, 3], "it follows")
+        eventually(lambda: len(cluster.image.voters) == 3, "it votes")
         assert cluster.leader("t").client().produce("t", b"x").error_code == 0
         before = cluster.everything("t")
         for version in (1, 2):

@@ -74,7 +74,7 @@ def test_past_seeds_stay_well(wrong: str) -> None:
 CLUSTER_MUTATIONS = {
     "follower-flush": 1,
     "fenced-leave": 0,
-    "parted-logs": 23,
+    "parted-logs": 38,
     "quorum-flush": 0,
     "truncate-by-epoch": 7,
     "recovered-before-clean": 34,
