@@ -7,6 +7,7 @@ quorum/in_sync.py's; here they meet the log, the followers' fetches and the cont
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     from .timers import Timer
 
 logger = logging.getLogger(__name__)
+
+
+_LOOKS = 20
+"""Moments in half of replica.lag.time.max.ms at which leaders look for followers that lag."""
 
 
 class _Waiting(NamedTuple):
@@ -447,7 +452,10 @@ class Leading:
     def _watch_lag(self) -> None:
         """Look at the followers now and then: one that has stopped to fetch does not say so."""
         if self._timer is None and len(self._replica.state.replicas) > 1:
-            self._later(self._replica.context.config.replica_lag_time_max_ms / 2)
+            interval_ms, now_ms = self._replica.context.config.replica_lag_time_max_ms / 2, self._now_ms()
+            # Many partitions wake the reactor together, but not all of them at once.
+            together_ms = interval_ms / _LOOKS
+            self._later(math.ceil((now_ms + interval_ms) / together_ms) * together_ms - now_ms)
 
     def _later(self, delay_ms: float) -> None:
         if self._timer is not None:

@@ -301,14 +301,7 @@ class PartitionLog(CompactingLog):
             position, end = self._cut_point(segment, offset)
         except BadBatchError as error:
             raise self.found_damage(segment, error) from error
-        # Before a cut what is about to go is durably no longer promised, so that a crash halfway leaves a log that is
-        # shorter, not one that is damaged. The recovery point first: it may be below the log start.
-        self.recovery_point = min(self.recovery_point, end)
-        self.first_dirty_offset = min(self.first_dirty_offset, end)
-        self._announce_cut()
-        if end < self.log_start_offset:
-            self.log_start_offset = end
-            self._announce_cut()
+        self._promise_less(end)
         for later in reversed(self._segments[self._segments.index(segment) + 1 :]):
             self._forget(later)
             later.delete()
@@ -321,8 +314,25 @@ class PartitionLog(CompactingLog):
         if segment in self._open_sealed:
             self._open_sealed.remove(segment)
         segment.truncate(position, end)
+        while segment.bad is not None:  # more damage, that nobody had come across
+            position, end = segment.bad.position, segment.bad.offset
+            self._promise_less(end)
+            segment.truncate(position, end)
         self.damage = None
         self._after_cut(end)
+
+    def _promise_less(self, end: int) -> None:
+        """Before a cut: what is about to go is durably no longer promised.
+
+        So a crash halfway leaves a log that is shorter, not one that is damaged. The recovery point first: it may be
+        below the log start.
+        """
+        self.recovery_point = min(self.recovery_point, end)
+        self.first_dirty_offset = min(self.first_dirty_offset, end)
+        self._announce_cut()
+        if end < self.log_start_offset:
+            self.log_start_offset = end
+            self._announce_cut()
 
     @contextlib.contextmanager
     def _failing(self, doing: str) -> Iterator[None]:

@@ -173,6 +173,23 @@ def test_a_bit_that_flips_anywhere_in_an_old_batch_is_found_when_it_is_read(disk
     assert again.damage.offset == bad.base_offset
 
 
+@pytest.mark.parametrize("earlier", [0, 3])
+def test_a_cut_at_damage_takes_damage_before_it_along(disk, earlier):
+    log = fill(open_log(disk), 30)
+    (*_, segment) = log._segments
+    log.close()
+    batches = list(dump(disk, segment.path))
+    again = open_log(disk, recovery_point=60, clean=True)
+    for number in (earlier, earlier + 3):
+        disk.flip_bit(segment.path, batches[number].position + 16, 3)
+    with pytest.raises(CorruptMessageError):
+        again.read(batches[earlier + 3].base_offset, 1)
+    again.truncate_to(again.log_end_offset)
+    assert (again.damage, again.log_end_offset) == (None, batches[earlier].base_offset)
+    assert again.recovery_point <= again.log_end_offset
+    assert fill(again, 1, first_sequence=again.log_end_offset).log_end_offset == batches[earlier].base_offset + 2
+
+
 def test_a_flipped_bit_in_a_flushed_header_is_damage_served_up_to_it(disk):
     log = fill(open_log(disk), 30)
     batches = read_all(log)
