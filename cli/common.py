@@ -9,6 +9,7 @@ from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigError
+from ..setting_values import INT32_MAX, INT64_MAX
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 DEFAULT_SERVER = "127.0.0.1:9292"
 DEFAULT_TIMEOUT_MS = 10_000
 INT16_MAX = 2**15 - 1
-INT32_MAX = 2**31 - 1
-INT64_MAX = 2**63 - 1
 COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
 
 

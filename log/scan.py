@@ -10,6 +10,8 @@ from .batch import COMPRESSION_MASK, CRC_START, HEADER_SIZE, LENGTH_OVERHEAD, MA
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from typing_extensions import Buffer
+
     from .disk import File
 
 HEADER = Struct(">qiibIHiqqqhii")
@@ -59,6 +61,14 @@ def check_header(header: BatchHeader, position: int, end: int, expected_offset: 
     raise BadBatchError(position, expected_offset, reason)
 
 
+def check_crc_of(batch: Buffer, header: BatchHeader, position: int, offset: int) -> None:
+    """Raise BadBatchError unless a whole batch has the CRC that its header says."""
+    crc = computed_crc(batch)
+    if crc != header.crc:
+        reason = f"the CRC-32C of bytes {CRC_START} to {header.size} is {crc:#010x}, the header says {header.crc:#010x}"
+        raise BadBatchError(position, offset, reason)
+
+
 def header_at(file: File, position: int, end: int, expected_offset: int | None = None) -> BatchHeader:
     """The header at a position of a file of end bytes; BadBatchError if none can be there."""
     data = file.read(position, min(HEADER_SIZE, end - position))
@@ -85,16 +95,11 @@ def first_bad(data: bytes, offset: int) -> BadBatchError | None:
         holds_offset = position == 0 and 0 <= offset - header.base_offset <= header.last_offset_delta
         try:
             check_header(header, position, len(data), header.base_offset if holds_offset else expected)
+            end = position + header.size
+            check_crc_of(view[position:end], header, position, expected)
         except BadBatchError as error:
             return error
-        end = position + header.batch_length + LENGTH_OVERHEAD
-        crc = computed_crc(view[position:end])
-        if crc != header.crc:
-            reason = (
-                f"the CRC-32C of bytes {CRC_START} to {header.size} is {crc:#010x}, the header says {header.crc:#010x}"
-            )
-            return BadBatchError(position, expected, reason)
-        position, expected = end, header.base_offset + header.last_offset_delta + 1
+        position, expected = end, header.next_offset
     return None
 
 
@@ -143,12 +148,7 @@ def walk(
                 chunk_start, at = position, 0
                 if len(chunk) < size:
                     raise BadBatchError(position, expected_offset, f"of {size} bytes only {len(chunk)} could be read")
-            crc = computed_crc(chunk[at : at + size])
-            if crc != header.crc:
-                reason = (
-                    f"the CRC-32C of bytes {CRC_START} to {size} is {crc:#010x}, the header says {header.crc:#010x}"
-                )
-                raise BadBatchError(position, expected_offset, reason)
+            check_crc_of(chunk[at : at + size], header, position, expected_offset)
         yield Located(position, header)
         position += size
         expected_offset += header.last_offset_delta + 1

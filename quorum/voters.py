@@ -41,21 +41,21 @@ def due_change(
 ) -> VoterChange | None:
     """The next change; None: all is as it should be, or nobody fit is there.
 
-    Void voters go first: of nodes that were removed, or that have another folder now. Then a voter that is drained
-    gives its place to another node, and what is missing or too much is made good. A node that is merely not heard of
-    keeps its vote: it mostly comes back.
+    Void voters go first: of nodes that were removed, or that have another folder now; the only one waits for another.
+    Then a voter that is drained gives its place to another node, and what is missing or too much is made good. A node
+    that is merely not heard of keeps its vote: it mostly comes back.
 
     caught_up: nodes whose metadata log is (nearly) the leader's, by node id, with their directory ids.
     """
+    void = [voter for voter in image.voters if _is_void(image, *voter)]
+    if void and len(image.voters) > 1:
+        return RemoveVoter(*void[0])
     voting = {node_id for node_id, _ in image.voters}
     fit = [
         AddVoter(node_id, directory_id)
         for node_id, directory_id in sorted(caught_up.items())
         if node_id not in voting and _is_fit(image, node_id, directory_id)
     ]
-    void = [voter for voter in image.voters if _is_void(image, *voter)]
-    if void and len(image.voters) > 1:
-        return RemoveVoter(*void[0])
     wanted, now = voters_wanted(len(image.nodes), voters_max), len(image.voters)
     drained = [voter for voter in image.voters if voter[0] in image.nodes and image.nodes[voter[0]].draining]
     if now < wanted:
