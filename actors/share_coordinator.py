@@ -1,8 +1,8 @@
 """ShareCoordinator: holds the whole state of the share groups of one partition of ``__share_group_state`` (KIP-932).
 
 Consumers ask it for records; it leases ranges, reads their batches from the partitions' leaders, and takes the
-acknowledgements. An answer to an acknowledgement leaves once that is committed. That a record was leased is written
-down too, so that its deliveries count over a restart, but nobody waits for it.
+acknowledgements. An answer leaves once what it says is committed, leases too: so deliveries count over a restart, and a
+coordinator that was cut off and has a successor hands out nothing that this one has finished.
 """
 
 from __future__ import annotations

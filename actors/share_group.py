@@ -244,7 +244,8 @@ class ShareGroup(Alarmed):
         member = self.members.get(fetch.member_id)
         if member is not None:
             member.heard_ms = self.now_ms
-        self.coordinator.reply(fetch.command, fetch.answer(), durable=bool(fetch.acknowledged))
+        # Records leave once their lease is committed: one that has a successor without knowing it commits none.
+        self.coordinator.reply(fetch.command, fetch.answer(), durable=bool(fetch.acknowledged or fetch.records))
 
     def end_wait(self, fetch: ShareFetch) -> None:
         """Perhaps nobody reads the answer: nothing is leased to it."""

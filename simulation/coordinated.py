@@ -22,11 +22,17 @@ _UNSENT = Outcome(None, [], None, sent=False)
 class Coordinated:
     """One client's way to the coordinator of one group."""
 
-    def __init__(self, client: SimClient, group: str, key_type: int) -> None:
+    def __init__(self, client: SimClient, group: str, key_type: int, is_current: Callable[[str], bool]) -> None:
         self.group = group
         self._client = client
         self._key_type = key_type
+        self._is_current = is_current
         self._address = ""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the coordinator that has answered is the group's: one before it may not know what was done since."""
+        return self._is_current(self._address)
 
     def ask(
         self, request: Request, on_outcome: Callable[[Outcome], object], timeout_ms: float = REQUEST_TIMEOUT_MS

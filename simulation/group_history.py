@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from .history import Fate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .history import History, Partition
     from .world import World
 
@@ -30,8 +32,10 @@ class Commit:
 class GroupHistory:
     """The group, as far as its members know it."""
 
-    def __init__(self, world: World, history: History, group: str) -> None:
+    def __init__(self, world: World, history: History, group: str, is_coordinator: Callable[[str], bool]) -> None:
         self.group = group
+        self.is_coordinator = is_coordinator
+        """Whether a node's address is that of the group's coordinator, by the newest metadata."""
         self._world = world
         self._history = history
         self._offsets = 0

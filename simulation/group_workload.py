@@ -48,7 +48,7 @@ class GroupMember:
         self._client = client
         self._group = group
         self._random = random = client.world.stream(f"{client.name}/work")
-        self._coordinator = Coordinated(client, group.group, GROUP_COORDINATOR)
+        self._coordinator = Coordinated(client, group.group, GROUP_COORDINATOR, group.is_coordinator)
         self._partitions = list(partitions)
         self._session_ms = random.choice(_SESSION_MS)
         self._think_ms = random.choice((20.0, 60.0, 200.0))
@@ -199,7 +199,8 @@ class GroupMember:
 
         def fetched(outcome: Outcome) -> None:
             found: list[Any] = [] if outcome.body is None else outcome.body.partitions
-            if outcome.body is None or any(each.error_code for each in found):
+            failed = outcome.body is None or any(each.error_code for each in found)
+            if failed or not self._coordinator.is_current:
                 self._coordinator.forget()
                 again = partial(self.fetch, partitions, done)
                 self._client.world.later(self._random.uniform(*_BACKOFF_MS), f"{self.name} again", again)

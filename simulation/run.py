@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..transport.internal_topics import SHARE_STATE_TOPIC
+from ..groups.partitioning import group_partition
+from ..transport.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC
 from ..transport.messages import CreateTopicsRequest, NewTopic
 from . import probe
 from .administration import MetadataWorkload
@@ -241,13 +242,29 @@ class Simulation:
 
     def _make_groups(self) -> None:
         swarm, world, history = self.swarm, self.world, self.history
-        group = GroupHistory(world, history, "group")
+        group = GroupHistory(world, history, "group", partial(self._is_coordinator, OFFSETS_TOPIC, "group"))
         for number in range(swarm.members):
             self._add("members", GroupMember(self._client(f"member{number}"), group, self.partitions))
-        queue = ShareHistory(world, history, "queue", SHARE_DELIVERIES, self._share_coordinator)
+        queue = ShareHistory(
+            world,
+            history,
+            "queue",
+            SHARE_DELIVERIES,
+            self._share_coordinator,
+            is_coordinator=partial(self._is_coordinator, SHARE_STATE_TOPIC, "queue"),
+        )
         queue.letters_stay = not {"power", "power-all", "loss", "failed-flush", "flip"} & swarm.every_ms.keys()
         for number in range(swarm.sharers):
             self._add("sharers", ShareConsumer(self._client(f"sharer{number}"), queue, _TOPIC))
+
+    def _is_coordinator(self, topic: str, group: str, address: str) -> bool:
+        """Whether a group's coordinator lives at an address, by the newest metadata."""
+        image = self.truth.image
+        known = image.topics.get(topic)
+        if known is None:
+            return False
+        node = image.nodes.get(known.partitions[group_partition(group, len(known.partitions))].leader)
+        return node is not None and address == f"tcp://{node.host}:{node.port}"
 
     def _share_coordinator(self) -> tuple[int, ...]:
         """The epochs of the share groups' states, and how often their coordinators have read them.

@@ -31,9 +31,18 @@ class ShareHistory:
     """The group, as far as its consumers know it."""
 
     def __init__(
-        self, world: World, history: History, group: str, limit: int, coordinator: Callable[[], tuple[int, ...]]
+        self,
+        world: World,
+        history: History,
+        group: str,
+        limit: int,
+        coordinator: Callable[[], tuple[int, ...]],
+        *,
+        is_coordinator: Callable[[str], bool],
     ) -> None:
         self.group = group
+        self.is_coordinator = is_coordinator
+        """Whether a node's address is that of the group's coordinator, by the newest metadata."""
         self._world = world
         self._history = history
         self._limit = limit

@@ -68,7 +68,7 @@ class ShareConsumer:
         self._group = group
         self._topic = topic
         self._random = random = client.world.stream(f"{client.name}/work")
-        self._coordinator = Coordinated(client, group.group, SHARE_COORDINATOR)
+        self._coordinator = Coordinated(client, group.group, SHARE_COORDINATOR, group.is_coordinator)
         self._think_ms = random.choice((10.0, 40.0, 200.0))
         self._max_records = random.choice((1, 10, 100))
         self._processes = 0
@@ -246,7 +246,8 @@ class ShareConsumer:
 
         def described(outcome: Outcome) -> None:
             (group,) = [None] if outcome.body is None else outcome.body.groups
-            if group is None or group.error_code not in (0, GroupIdNotFoundError.code):
+            fine = (0, GroupIdNotFoundError.code)
+            if group is None or group.error_code not in fine or not self._coordinator.is_current:
                 self._coordinator.forget()
                 self._again(partial(self._describe, done))
                 return

@@ -31,7 +31,7 @@ def world() -> World:
 
 @pytest.fixture
 def group(world: World) -> GroupHistory:
-    return GroupHistory(world, History(world), "group")
+    return GroupHistory(world, History(world), "group", lambda _: True)
 
 
 @pytest.mark.parametrize(("generation", "invariant"), [(1, "17 owners"), (2, "")])
@@ -74,7 +74,7 @@ def test_a_commit_of_an_old_generation_is_noticed(world: World, group: GroupHist
 
 @pytest.fixture
 def queue(world: World) -> ShareHistory:
-    return ShareHistory(world, History(world), "queue", LIMIT, lambda: (0,))
+    return ShareHistory(world, History(world), "queue", LIMIT, lambda: (0,), is_coordinator=lambda _: True)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_what_nobody_finished_is_given_up_only_after_all_its_deliveries(
     world: World, deliveries: int, unheard: list[int], letters: int, invariant: str
 ) -> None:
     history = History(world)
-    queue = ShareHistory(world, history, "queue", LIMIT, lambda: (0,))
+    queue = ShareHistory(world, history, "queue", LIMIT, lambda: (0,), is_coordinator=lambda _: True)
     read_one(history)
     for count in range(1, deliveries + 1):
         world.now_ms += LEASE_MS
@@ -144,7 +144,7 @@ def test_what_nobody_finished_is_given_up_only_after_all_its_deliveries(
 
 def test_what_the_dead_letter_topic_lacks_was_not_given_up_where_it_loses_nothing(world: World) -> None:
     history = History(world)
-    queue = ShareHistory(world, history, "queue", LIMIT, lambda: (0,))
+    queue = ShareHistory(world, history, "queue", LIMIT, lambda: (0,), is_coordinator=lambda _: True)
     queue.letters_stay = True
     read_one(history)
     queue.delivered("one", PARTITION, AcquiredRecords(0, 0, LIMIT), LEASE_MS, (0.0, (0,)))
@@ -155,7 +155,7 @@ def test_what_the_dead_letter_topic_lacks_was_not_given_up_where_it_loses_nothin
 
 def test_a_queue_lags_until_all_that_was_read_is_finished(world: World) -> None:
     history = History(world)
-    queue = ShareHistory(world, history, "queue", LIMIT, lambda: (0,))
+    queue = ShareHistory(world, history, "queue", LIMIT, lambda: (0,), is_coordinator=lambda _: True)
     assert not queue.lag("data", [])
     read_one(history)
     assert queue.lag("data", [])

@@ -77,7 +77,7 @@ CLUSTER_MUTATIONS = {
     "parted-logs": 38,
     "quorum-flush": 0,
     "truncate-by-epoch": 7,
-    "recovered-before-clean": 34,
+    "recovered-before-clean": 18,
     "write-again": 2,
 }
 """Rules of clusters, each with a seed that is quick to show that it is gone, or one that comes soon after it."""
