@@ -46,6 +46,13 @@ class MetadataDamagedError(ZmqBrokerError):
     """The metadata cannot be read to their end. Starting without the rest would look like deleted topics."""
 
 
+def has_metadata(disk: Disk, folder: str) -> bool:
+    """Whether the node of a data folder has learned anything of its cluster yet."""
+    path = f"{folder}/{METADATA_PARTITION}"
+    names = disk.list(path) if disk.exists(path) else []
+    return any(name.endswith((".log", ".checkpoint")) and disk.size(f"{path}/{name}") for name in names)
+
+
 class VoterSet(NamedTuple):
     """Who votes from the record at this offset on; of a snapshot: from its last record on."""
 

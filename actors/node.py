@@ -24,7 +24,7 @@ from ..transport.zmq_network import ZmqNetwork
 from .assembly import NodeActors, NodeAddress
 from .context import NodeContext
 from .flush_pool import FlushPool
-from .metadata_log import METADATA_PARTITION
+from .metadata_log import has_metadata
 from .reactor import Reactor
 
 if TYPE_CHECKING:
@@ -120,19 +120,13 @@ class Node:
         self._epoch = folder.clean_epoch
         self._config = replace(config, node_id=folder.node_id)
         try:
-            if config.join and not self._nodes and not self._has_metadata(folder):
+            if config.join and not self._nodes and not has_metadata(self._disk, folder.path):
                 self._join(folder.node_id, folder.cluster_id)  # it had joined, and then learned nothing
             if folder.address:
                 check_alone(folder.address, folder.cluster_id, folder.node_id, self._is_settled)
             self._serve(folder)
         finally:
             folder.close(self._clean, self._epoch, self._incarnation)
-
-    def _has_metadata(self, folder: DataFolder) -> bool:
-        """Whether this node has learned anything of its cluster yet."""
-        path = f"{folder.path}/{METADATA_PARTITION}"
-        names = self._disk.list(path) if self._disk.exists(path) else []
-        return any(name.endswith((".log", ".checkpoint")) and self._disk.size(f"{path}/{name}") for name in names)
 
     def _join(self, node_id: int, cluster_id: str | None = None) -> tuple[str, int]:
         """Ask the cluster that this node shall join: (cluster id, node id)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Self
 
+from ..actors.metadata_log import has_metadata
 from ..actors.reactor import NodeFatalError
 from ..errors import StorageError, ZmqBrokerError
 from ..settings import broker_config
@@ -26,7 +27,6 @@ logger = logging.getLogger("zmqbroker")
 
 PORT = 9292
 _FOLDER = "/data"
-_METADATA = f"{_FOLDER}/__cluster_metadata-0"
 _JOIN_RETRY_MS = 200.0
 _BACKOFF_MS = (100.0, 10_000.0)
 _STEADY_AFTER_MS = 60_000.0
@@ -91,7 +91,7 @@ class SimNode:
             return
         if not self.host.up:
             self._network.set_power(self.host, up=True)
-        if self._joiner is not None and not self.disk.exists(_METADATA):
+        if self._joiner is not None and not has_metadata(self.disk, _FOLDER):
             self._joining = True
             self._join()
         else:
