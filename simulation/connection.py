@@ -164,6 +164,8 @@ class Connection:
                 self._network.note_message(self, side, frames)
                 lane.unread += 1
                 self._endpoints[side.other].hear(self, frames)
+                if not (lane.queue or self._open[side]):
+                    self._watch_silence(side.other)  # that was the last of an end that has vanished
         elif self.over:
             self._network.forget(self)
 

@@ -137,6 +137,29 @@ def test_a_machine_without_power_is_silent(world: World, network: SimNetwork, se
     assert client.states[-1] is LinkState.REFUSED
 
 
+def test_an_end_that_vanished_behind_a_cut_is_missed_once_what_it_had_sent_has_come(
+    world: World, network: SimNetwork, server: Peer, client: Peer
+) -> None:
+    listener = server.listen()
+    link = client.link()
+    run_for(world, 100)
+    link.send([b"asked"])
+    run_for(world, 100)
+    ((routing_id, _),) = server.heard
+    network.block("server", "client")
+    for _ in range(20):
+        listener.send(routing_id, [b"told"])
+    run_for(world, 50)
+    server.network.die(power_cut=True)
+    network.set_power(server.host, up=False)
+    network.set_power(server.host, up=True)
+    network.heal()
+    run_for(world, 100)
+    assert client.replies, "some of it was on its way"
+    run_for(world, 2_000)
+    assert client.states[:2] == [LinkState.UP, LinkState.DOWN]
+
+
 def test_a_partition_holds_messages_back_and_breaks_the_link_after_the_heartbeat_time_out(
     world: World, network: SimNetwork, server: Peer, client: Peer
 ) -> None:
