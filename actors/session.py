@@ -25,7 +25,6 @@ from ..errors import (
     UnknownServerError,
 )
 from ..transport.catalogue import REQUESTS
-from ..transport.config_messages import CLIENT_RESOURCE
 from ..transport.envelope import (
     MalformedEnvelopeError,
     decode_request,
@@ -40,17 +39,17 @@ from ..transport.network import SendResult
 from .actor import ReactorActor
 from .commands import Answer, Drain, Frames, Readable, Refusal
 from .context import PEERS, peer_address
+from .open_calls import OpenCalls
 from .peer_commands import NodeActive, NodeCalled, UnknownCaller
 from .peer_requests import NODES_ONLY
 from .requests import open_call
+from .throttle import Throttle
 
 if TYPE_CHECKING:
-    from ..quorum.image import MetadataImage
     from ..transport.message_base import Body, Request
     from ..transport.network import Listener, OnMessage
     from .calls import Call
     from .context import NodeContext
-    from .quotas import Direction
     from .timers import Timer
 
 logger = logging.getLogger(__name__)
@@ -73,8 +72,8 @@ class ClientSession(ReactorActor):
         self.client_id = ""
         self._listener = listener
         self._routing_id = routing_id
-        self._calls: dict[Call, None] = {}
-        self._calls_bytes = 0
+        self._calls = OpenCalls(self.reactor, context.clock)
+        self._throttle = Throttle(context)
         self._parked: deque[list[bytes]] = deque()
         self._beginning = False
         self._outbox: deque[list[bytes]] = deque()
@@ -86,9 +85,6 @@ class ClientSession(ReactorActor):
         self._late: list[list[bytes]] = []
         """What was in the mailbox already when the session ended: it is for the next one."""
         self._is_node = False
-        self._rates: dict[Direction, int] = {}
-        self._rates_from: MetadataImage | None = None
-        self._deadline_timer: Timer | None = None
         self._patience_timer: Timer | None = None
         self._idle_timer: Timer | None = None
         self._last_heard_ms = context.clock.monotonic_ms()
@@ -116,9 +112,7 @@ class ClientSession(ReactorActor):
             case NodeActive():
                 self._begin_parked()
             case Drain():
-                for call in list(self._calls):
-                    if not call.closed:  # the reply to the one before may have found the connection gone
-                        call.drain()
+                self._calls.drain()
             case _:
                 assert False, f"a session got {message!r}"  # noqa: B011, PT015 - nobody sends it anything else
 
@@ -147,7 +141,7 @@ class ClientSession(ReactorActor):
         """
         return (
             (self.context.active or self._is_node)
-            and self._calls_bytes < self.context.config.session_credit_bytes
+            and self._calls.bytes < self.context.config.session_credit_bytes
             and len(self._calls) < MAX_OPEN_CALLS
             and not self._outbox
             and (self._muted_until_ms == 0.0 or self.context.clock.monotonic_ms() >= self._muted_until_ms)
@@ -217,20 +211,13 @@ class ClientSession(ReactorActor):
         elif isinstance(request, CloseRequest):
             self._finish_request(size)
             self._leaving = True
-            for call in list(self._calls):
-                if not call.closed:  # the reply to the one before may have found the connection gone
-                    call.drain()
+            self._calls.drain()
             self._leave_if_done()
         elif type(request) in NODES_ONLY and not self._is_node:
             message = f"{type(request).__name__} is for nodes, and this client has not said that it is one"
             raise ClusterAuthorizationFailedError(message)
         else:
-            call = open_call(self, request, correlation_id, size, frames)
-            self._calls[call] = None
-            self._calls_bytes += size
-            call.start()
-            if not call.closed:
-                self._watch_deadline(call)
+            self._calls.start(open_call(self, request, correlation_id, size, frames))
 
     def _welcome(self, request: ApiVersionsRequest) -> ApiVersionsReply:
         cluster_id = self.context.cluster_id
@@ -248,7 +235,7 @@ class ClientSession(ReactorActor):
             where = request.host, request.port
             if not self.reactor.tell(peer_address(request.node_id), NodeCalled(*where)):
                 self.reactor.tell(PEERS, UnknownCaller(request.node_id, *where))
-        self._rates_from = None
+        self._throttle.rename(request.client_id)
         return ApiVersionsReply(
             cluster_id=cluster_id,
             node_id=self.context.config.node_id,
@@ -267,17 +254,14 @@ class ClientSession(ReactorActor):
 
     def finish(self, call: Call, body: Body | None, data: list[bytes], error: BrokerError | None = None) -> None:
         """Close a call and send its reply: a body with data frames, an error, or nothing at all."""
-        assert call in self._calls, f"{call!r} is finished twice"
-        del self._calls[call]
-        self._calls_bytes -= call.size
-        call.closed = True
+        self._calls.end(call)
         if error is not None:
             self.context.counters["requests-refused"] += 1
             self._refuse(call.api, call.correlation_id, call.size, error)
         elif body is not None:
             if call.may_be_emptied and self._outbox_bytes > self.context.config.session_credit_bytes:
                 data = [b""] * len(data)  # who reads slowly gets no more to read: an empty fetch is asked again
-            envelope = encode_reply(call.api, call.correlation_id, body, self._throttle(call, data))
+            envelope = encode_reply(call.api, call.correlation_id, body, self._mute(call, data))
             self._finish_request(call.size)
             self._send([envelope, *data])
         else:
@@ -291,45 +275,14 @@ class ClientSession(ReactorActor):
         self.context.open_requests -= 1
         self.context.give_back(size)
 
-    def _throttle(self, call: Call, data: list[bytes]) -> int:
+    def _mute(self, call: Call, data: list[bytes]) -> int:
         """Charge what the call moved to the client's quota; ms for which the client is not heard."""
-        if call.quota is None:
-            return 0
-        rate = self._quota(call.quota)
-        if rate == 0:
-            return 0
-        moved = call.size if call.quota == "produce" else sum(map(len, data))
-        now_ms = self.context.clock.monotonic_ms()
-        wait_ms = self.context.quotas.charge(self.client_id, call.quota, moved, rate, now_ms)
+        wait_ms = self._throttle.charge(call, sum(map(len, data))) if call.quota is not None else 0
         if wait_ms > 0:
-            self.context.counters["requests-throttled"] += 1
-            self._muted_until_ms = max(self._muted_until_ms, now_ms + wait_ms)  # another call may have set a later one
+            until_ms = self.context.clock.monotonic_ms() + wait_ms
+            self._muted_until_ms = max(self._muted_until_ms, until_ms)  # another call may have set a later one
             self.reactor.call_later(wait_ms, self._begin_parked)
         return wait_ms
-
-    def _quota(self, direction: Direction) -> int:
-        """The client's own rate in bytes a second, else that of every client, else the broker's setting; 0: none."""
-        if self._rates_from is not self.context.image:
-            self._rates_from = self.context.image
-            self._rates.clear()
-        rate = self._rates.get(direction)
-        if rate is None:
-            rate = self._rates[direction] = self._look_up_quota(direction)
-        return rate
-
-    def _look_up_quota(self, direction: Direction) -> int:
-        config = self.context.config
-        key, default = (
-            ("producer_byte_rate", config.quota_producer_default)
-            if direction == "produce"
-            else ("consumer_byte_rate", config.quota_consumer_default)
-        )
-        image = self.context.image
-        for name in (self.client_id, ""):
-            rate = image.config_of(CLIENT_RESOURCE, name).get(key)
-            if rate is not None:
-                return int(rate)
-        return default
 
     def _send(self, frames: list[bytes]) -> None:
         if self._outbox:
@@ -370,23 +323,6 @@ class ClientSession(ReactorActor):
 
     # ---- time
 
-    def _watch_deadline(self, call: Call) -> None:
-        timer = self._deadline_timer
-        if timer is None or call.deadline_ms < timer.when_ms:
-            if timer is not None:
-                timer.cancel()
-            wait_ms = max(0.0, call.deadline_ms - self.context.clock.monotonic_ms())
-            self._deadline_timer = self.reactor.call_later(wait_ms, self._check_deadlines)
-
-    def _check_deadlines(self) -> None:
-        self._deadline_timer = None
-        now_ms = self.context.clock.monotonic_ms()
-        for call in [call for call in self._calls if call.deadline_ms <= now_ms]:
-            if not call.closed:  # the reply to the one before may have found the connection gone
-                call.on_deadline()
-        if self._calls and not self.actor_stopped.is_set():
-            self._watch_deadline(min(self._calls, key=lambda call: call.deadline_ms))
-
     def _check_idle(self) -> None:
         if self.actor_stopped.is_set():
             return
@@ -423,29 +359,25 @@ class ClientSession(ReactorActor):
     def on_crash(self, error: BaseException | None) -> None:
         """Answer what was open, so that no client waits for a session that broke."""
         answer = UnknownServerError(f"the session failed while it worked on this request: {error!r}")
-        for call in list(self._calls):
+        for call in self._calls:
             self._listener.send(self._routing_id, [encode_error(call.api, call.correlation_id, answer)])
         for frames in self._parked:
             self._listener.send(self._routing_id, [encode_error(*readable_header(frames[0]), answer)])
         self._let_go()
 
     def _let_go(self) -> None:
-        for timer in (self._deadline_timer, self._outbox_timer, self._idle_timer, self._patience_timer):
+        for timer in (self._outbox_timer, self._idle_timer, self._patience_timer):
             if timer is not None:
                 timer.cancel()
-        self._deadline_timer = self._outbox_timer = self._idle_timer = self._patience_timer = None
-        for call in list(self._calls):
-            call.closed = True
-            call.abandon()
+        self._outbox_timer = self._idle_timer = self._patience_timer = None
+        for call in self._calls.abandon():
             self._finish_request(call.size)
-        self._calls.clear()
-        self._calls_bytes = 0
         for frames in self._parked:
             self._finish_request(sum(map(len, frames)))
         self._parked.clear()
         self._outbox.clear()
         self._count_unsent(-self._outbox_bytes)
-        self.context.quotas.forget(self.client_id, self.context.clock.monotonic_ms())
+        self._throttle.forget()
 
 
 def _why_not_active(context: NodeContext) -> str:
