@@ -153,7 +153,7 @@ def test_an_end_that_vanished_behind_a_cut_is_missed_once_what_it_had_sent_has_c
     server.network.die(power_cut=True)
     network.set_power(server.host, up=False)
     network.set_power(server.host, up=True)
-    run_for(world, 500)  # its resets are cut off
+    run_for(world, 150)  # its resets are cut off
     network.heal()
     run_for(world, 100)
     assert client.replies == [b"told"]
