@@ -30,6 +30,7 @@ from ..transport.messages import (
     TopicResult,
     TopicsReply,
 )
+from .elections import original_replicas
 
 if TYPE_CHECKING:
     from ..transport.message_base import Request
@@ -67,15 +68,15 @@ def settled(request: Request, outcome: Outcome, before: MetadataImage, after: Me
 
 
 def _created(wanted: NewTopic, result: TopicResult, before: MetadataImage, after: MetadataImage) -> TopicResult:
-    topic = after.topics.get(wanted.topic)
-    if result.error_code != TopicExistsError.code or wanted.topic in before.topics:
+    topic, known = after.topics.get(wanted.topic), before.topics.get(wanted.topic)
+    if result.error_code != TopicExistsError.code or topic is None or not topic.partitions:
         return result
-    if topic is None or not topic.partitions:
+    if known is not None and known.topic_id == topic.topic_id:  # another one had been deleted since
         return result
     if wanted.assignments:
-        as_wanted = [list(state.replicas) for state in topic.partitions] == wanted.assignments
+        as_wanted = [list(original_replicas(state)) for state in topic.partitions] == wanted.assignments
     else:
-        factor = len(topic.partitions[0].replicas)
+        factor = len(original_replicas(topic.partitions[0]))
         as_wanted = wanted.partitions in (-1, len(topic.partitions)) and wanted.replication_factor in (-1, factor)
     try:
         overrides = normalised_overrides({key: value for key, value in wanted.configs if value is not None})
@@ -111,4 +112,6 @@ def _deleted(result: TopicResult, before: MetadataImage, after: MetadataImage) -
 
 def _success(image: MetadataImage, name: str) -> TopicResult:
     topic = image.topics[name]
-    return TopicResult(name, 0, None, topic.topic_id, len(topic.partitions), len(topic.partitions[0].replicas))
+    return TopicResult(
+        name, 0, None, topic.topic_id, len(topic.partitions), len(original_replicas(topic.partitions[0]))
+    )

@@ -175,6 +175,36 @@ def test_a_creation_whose_answer_was_lost_has_succeeded_if_it_is_as_it_was_wante
     assert (result.error_code, result.topic_id) == (0, nodes.image.topics["t"].topic_id)
 
 
+def test_a_creation_whose_answer_was_lost_has_succeeded_though_its_node_still_knew_the_topic_before(cluster, topic):
+    nodes = cluster(3)
+    nodes[1].ask(topic("t", 1))
+    nodes.run()
+    nodes[2].follows = False
+    nodes[1].ask(DeleteTopicsRequest(["t"], 1000))
+    nodes.run()
+    (asked,) = lose_answers(nodes, topic("t", 1))
+    nodes[2].follows = True
+    nodes[2].apply()
+    nodes[2].links[1].change(LinkState.UP)
+    nodes.run()
+    (result,) = asked.body.topics
+    assert (result.error_code, result.topic_id) == (0, nodes.image.topics["t"].topic_id)
+
+
+def test_a_creation_whose_answer_was_lost_has_succeeded_though_the_topic_moves_by_now(cluster, topic):
+    nodes = cluster(4)
+    (asked,) = lose_answers(nodes, topic("t", 1, factor=2))
+    replicas = nodes.image.topics["t"].partitions[0].replicas
+    others = [node_id for node_id in (1, 2, 3, 4) if node_id not in replicas]
+    nodes[1].ask(AlterPartitionReassignmentsRequest([Reassignment("t", 0, others)], 1000))
+    nodes.run()
+    assert nodes.image.topics["t"].partitions[0].adding
+    nodes[2].links[1].change(LinkState.UP)
+    nodes.run()
+    (result,) = asked.body.topics
+    assert (result.error_code, result.replication_factor) == (0, 2)
+
+
 @pytest.mark.parametrize("other", [{"partitions": 3}, {"factor": 1}, {"retention_ms": 8}])
 def test_a_creation_that_another_one_came_before_is_refused(cluster, topic, other):
     nodes = cluster(3)
