@@ -61,6 +61,17 @@ class BrokerConfig:
     advertised_address: str = setting_row(
         "", "The address that others are told to connect to; empty: the one listened on.", is_address=True
     )
+    kafka_listen: str = setting_row(
+        "tcp://127.0.0.1:9092",
+        "Where Kafka's clients connect; port 0: any; `none`: nowhere.",
+        is_address=True,
+        may_be_none=True,
+    )
+    kafka_advertised_address: str = setting_row(
+        "",
+        "The address that Kafka's clients are told to connect to; empty: the one listened on for them.",
+        is_address=True,
+    )
     auto_create_topics_enable: bool = setting_row(default=True, doc="Whether a topic is created when it is first used.")
     delete_topic_enable: bool = setting_row(default=True, doc="Whether topics may be deleted.")
     num_partitions: int = setting_row(

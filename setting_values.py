@@ -24,6 +24,8 @@ _UNITS: dict[str, dict[str, int]] = {"": {}, BYTES: _SIZES, MILLISECONDS: _TIMES
 _NUMBER = re.compile(r"([+-]?[0-9]+(?:_[0-9]+)*)(\.[0-9]+)? ?([A-Za-z/]*)")
 _ADDRESS = re.compile(r"(?:tcp://(?:\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5}))")
 _PORT_MAX = 65535
+NO_ADDRESS = "none"
+"""Where an address may be left out: nothing is listened on."""
 
 
 class Setting(NamedTuple):
@@ -40,6 +42,8 @@ class Setting(NamedTuple):
     """Numbers that are allowed though they lie outside of the bounds."""
     choices: tuple[str, ...] = ()
     is_address: bool = False
+    may_be_none: bool = False
+    """Whether an address may be `none`: not listened on."""
     aliases: tuple[str, ...] = ()
     broker_name: str = ""
     """For a topic's setting: the broker-wide default of it."""
@@ -54,7 +58,9 @@ class Setting(NamedTuple):
         if isinstance(self.default, float):
             return "0 to 1"
         if isinstance(self.default, str):
-            return "`tcp://HOST:PORT`" if self.is_address else "text"
+            if not self.is_address:
+                return "text"
+            return "`tcp://HOST:PORT`, `none`" if self.may_be_none else "`tcp://HOST:PORT`"
         low = "" if self.at_least is None else f"{self.at_least} or more"
         high = "" if self.at_most in (None, INT32_MAX, INT64_MAX) else f"up to {self.at_most}"
         return ", ".join(part for part in (*map(str, self.also), low, high) if part)
@@ -186,8 +192,9 @@ def check(setting: Setting, name: str, value: object) -> Value:
         message = f"{name} is {value!r}; it must be text"
     elif setting.choices and value not in setting.choices:
         message = f"{name} is {value!r}; it must be one of {', '.join(setting.choices)}"
-    elif setting.is_address and value != setting.default and not _is_address(value):
-        message = f"{name} is {value!r}; it must be tcp://HOST:PORT with a port up to {_PORT_MAX}"
+    elif setting.is_address and value != setting.default and not _is_address(value, setting):
+        none = ", or none" if setting.may_be_none else ""
+        message = f"{name} is {value!r}; it must be tcp://HOST:PORT with a port up to {_PORT_MAX}{none}"
     else:
         return value
     raise ConfigError(message)
@@ -206,6 +213,8 @@ def _check_bounds(setting: Setting, name: str, value: int) -> int:
     return value
 
 
-def _is_address(text: str) -> bool:
+def _is_address(text: str, setting: Setting) -> bool:
+    if setting.may_be_none and text == NO_ADDRESS:
+        return True
     found = _ADDRESS.fullmatch(text)
     return found is not None and int(found["port"] or 0) <= _PORT_MAX

@@ -35,7 +35,7 @@ class Acceptor:
 
     def open(self) -> None:
         """Begin to hear clients."""
-        self._context.listener = self._listener
+        self._context.listeners.append(self._listener)
         self._listener.resume()
 
     def close(self) -> None:

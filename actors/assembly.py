@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import ConfigError
 from .acceptor import Acceptor
@@ -35,6 +35,34 @@ class NodeAddress(NamedTuple):
     host: str
     port: int
     node_id: int
+    kafka_host: str = ""
+    kafka_port: int = 0
+    """Where Kafka's clients do; port 0: nowhere."""
+
+
+class Gateway(Protocol):
+    """A second way in, for clients of another protocol; it listens from its making on, and hears nobody yet."""
+
+    @property
+    def listen_address(self) -> str:
+        """Where it listens, as ``tcp://HOST:PORT`` with the real port."""
+        ...
+
+    def open(self) -> None:
+        """Begin to hear clients."""
+        ...
+
+    def close(self) -> None:
+        """Hear no more; answers still leave."""
+        ...
+
+    def tell_connections(self, message: Any) -> None:
+        """Tell every connection's actor."""
+        ...
+
+    def shut_down(self) -> None:
+        """Give the address back."""
+        ...
 
 
 class NodeActors:
@@ -49,6 +77,7 @@ class NodeActors:
         context: NodeContext,
         on_ready: Callable[[NodeAddress], object],
         on_refused: Callable[[ZmqBrokerError], object],
+        gateway: Gateway | None = None,
     ) -> None:
         self.context = context
         self._on_ready = on_ready
@@ -58,11 +87,17 @@ class NodeActors:
         self._started = False
         self._unfenced = False
         self._acceptor = Acceptor(context, context.network)
+        self._gateway = gateway
 
     @property
     def address(self) -> NodeAddress:
         """Where the node listens."""
-        return NodeAddress(*self._acceptor.host_and_port, self.context.config.node_id)
+        host, port = self._acceptor.host_and_port
+        address = NodeAddress(host, port, self.context.config.node_id)
+        if self._gateway is None:
+            return address
+        kafka_host, kafka_port = _host_and_port(self._gateway.listen_address)
+        return address._replace(kafka_host=kafka_host.strip("[]"), kafka_port=kafka_port or 0)
 
     def start(self, host_name: str, nodes: Mapping[int, tuple[str, int]]) -> None:
         """Spawn what a node is made of.
@@ -73,7 +108,14 @@ class NodeActors:
         """
         context, reactor = self.context, self.context.reactor
         config = context.config
-        host, port = context.advertised = self._advertised()
+        host, port = context.advertised = advertised(
+            "advertised.address", config.advertised_address, self._acceptor.address
+        )
+        kafka_host, kafka_port = "", 0
+        if self._gateway is not None:
+            kafka_host, kafka_port = advertised(
+                "kafka.advertised.address", config.kafka_advertised_address, self._gateway.listen_address
+            )
         start = NodeStart(
             host,
             port,
@@ -83,6 +125,8 @@ class NodeActors:
             context.incarnation,
             context.folder.clean_epoch,
             context.folder.clean_incarnations,
+            kafka_host,
+            kafka_port,
         )
         reactor.spawn(Peers, context, address=PEERS)
         reactor.spawn(Elsewhere, context, address=ELSEWHERE, supervised=True)
@@ -98,21 +142,6 @@ class NodeActors:
     def hint(self, nodes: Mapping[int, tuple[str, int]]) -> None:
         """Say where other nodes may be by now, until the node knows it from the metadata of its own registration."""
         self.context.reactor.tell(PEERS, KnownNodes(dict(nodes), are_hints=True))
-
-    def _advertised(self) -> tuple[str, int]:
-        """Where clients are told to go: the setting, or else where the node listens."""
-        address = self.context.config.advertised_address or self._acceptor.address
-        host, _, port = address.removeprefix("tcp://").rpartition(":")
-        if not host or not (port.isascii() and port.isdigit()):
-            message = f"advertised.address={address!r} is no address: it has to look like tcp://HOST:PORT"
-            raise ConfigError(message)
-        if host in _WILDCARDS:
-            message = (
-                f"the node listens on every interface ({address}), which is no address to give to clients: set"
-                f" advertised.address=tcp://HOST:{port} to what they can reach"
-            )
-            raise ConfigError(message)
-        return host.strip("[]"), int(port)
 
     def _all_started(self) -> None:
         self._started = True
@@ -131,6 +160,8 @@ class NodeActors:
         context.active = True
         context.reactor.tell(METADATA_KEEPER, NodeActive())
         self._acceptor.tell_sessions(NodeActive())
+        if self._gateway is not None:
+            self._gateway.open()
         self._on_ready(self.address)
 
     def _refused(self, error: BrokerError) -> None:
@@ -161,6 +192,9 @@ class NodeActors:
             context.active = True  # what was parked until the node is active is answered with what there is
             self._acceptor.tell_sessions(NodeActive())
         self._acceptor.tell_sessions(Drain())
+        if self._gateway is not None:
+            self._gateway.close()
+            self._gateway.tell_connections(Drain())
         context.reactor.tell(QUORUM, Drain())
         self._stop_when_idle()
 
@@ -177,4 +211,27 @@ class NodeActors:
 
     def shut_down(self, linger_ms: int) -> None:
         """Give the address back, after the reactor has ended; what is queued has this long to leave."""
+        if self._gateway is not None:
+            self._gateway.shut_down()
         self._acceptor.shut_down(linger_ms)
+
+
+def advertised(setting: str, wanted: str, listened_on: str) -> tuple[str, int]:
+    """Where clients are told to go: what the setting says, or else where the node listens. Raises ConfigError."""
+    address = wanted or listened_on
+    host, port = _host_and_port(address)
+    if not host or port is None:
+        message = f"{setting}={address!r} is no address: it has to look like tcp://HOST:PORT"
+        raise ConfigError(message)
+    if host in _WILDCARDS:
+        message = (
+            f"the node listens on every interface ({address}), which is no address to give to clients: set"
+            f" {setting}=tcp://HOST:{port} to what they can reach"
+        )
+        raise ConfigError(message)
+    return host.strip("[]"), port
+
+
+def _host_and_port(address: str) -> tuple[str, int | None]:
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    return host, int(port) if port.isascii() and port.isdigit() else None

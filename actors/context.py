@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..quorum.image import MetadataImage
 from .quotas import Quotas
@@ -19,9 +19,21 @@ if TYPE_CHECKING:
     from ..log.data_folder import DataFolder
     from ..log.disk import Disk
     from ..settings import BrokerConfig
-    from ..transport.network import Listener, Network
+    from ..transport.network import Network
     from .flush_pool import Flusher
     from .reactor import Reactor
+
+
+class Hearing(Protocol):
+    """Something that hears clients."""
+
+    def pause(self) -> None:
+        """Stop hearing."""
+        ...
+
+    def resume(self) -> None:
+        """Hear again."""
+        ...
 
 
 @dataclass
@@ -42,7 +54,8 @@ class NodeContext:
     image: MetadataImage = field(default_factory=MetadataImage)
     counters: Counter[str] = field(default_factory=Counter)
     quotas: Quotas = field(default_factory=Quotas)
-    listener: Listener | None = None
+    listeners: list[Hearing] = field(default_factory=list)
+    """What brings clients' requests; all of it pauses while too much is queued."""
     open_requests: int = 0
     """Requests that a client waits for; a stopping node waits until there are none."""
     queued_bytes: int = 0
@@ -72,19 +85,30 @@ class NodeContext:
     def take(self, size: int) -> None:
         """Count bytes that the node now holds for a client; above queued.max.request.bytes it stops hearing."""
         self.queued_bytes += size
-        if self.queued_bytes > self.config.queued_max_request_bytes and self.listener is not None:
-            self.listener.pause()
+        if self.queued_bytes > self.config.queued_max_request_bytes:
+            for listener in self.listeners:
+                listener.pause()
 
     def give_back(self, size: int) -> None:
         """Count bytes that left the node; it hears again once half of the limit is free."""
         self.queued_bytes -= size
         assert self.queued_bytes >= 0, f"more bytes were given back than taken: {self.queued_bytes}"
-        if (
-            self.queued_bytes * 2 <= self.config.queued_max_request_bytes
-            and self.listener is not None
-            and not self.stopping
-        ):
-            self.listener.resume()
+        if self.queued_bytes * 2 <= self.config.queued_max_request_bytes and not self.stopping:
+            for listener in self.listeners:
+                listener.resume()
+
+    def kafka_brokers(self) -> list[tuple[int, str, int, str]]:
+        """The living nodes that Kafka's clients can reach: node id, host, port and rack of each."""
+        return [
+            (node.node_id, node.kafka_host, node.kafka_port, node.rack)
+            for node in self.image.nodes.values()
+            if node.kafka_port and not node.fenced
+        ]
+
+    def kafka_address_of(self, node_id: int) -> tuple[str, int]:
+        """Where Kafka's clients reach a node; an empty host and port -1: nowhere."""
+        node = self.image.nodes.get(node_id)
+        return (node.kafka_host, node.kafka_port) if node is not None and node.kafka_port else ("", -1)
 
 
 def partition_address(topic: str, partition: int) -> str:

@@ -58,6 +58,9 @@ class NodeStart(NamedTuple):
     """The node epoch of the process that stopped cleanly."""
     previous_incarnations: tuple[str, ...] = ()
     """Those that have stopped cleanly since, and were told no epoch."""
+    kafka_host: str = ""
+    kafka_port: int = 0
+    """Where Kafka's clients reach it; port 0: nowhere."""
 
 
 class StepDue(Message):
@@ -163,6 +166,8 @@ class Membership(ReactorActor):
                 context.was_member,
                 start.previous_epoch,
                 " ".join(start.previous_incarnations),
+                start.kafka_host,
+                start.kafka_port,
             )
         )
 

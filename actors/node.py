@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from random import Random
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..clock import SystemClock
 from ..errors import ConfigError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ..errors import ZmqBrokerError
     from ..settings import BrokerConfig
+    from .assembly import Gateway
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,16 @@ _HELD_BACK_MS = 250.0
 _WARM_UP_AFTER_MS = 250.0
 """Importing the codec competes with the reactor for the interpreter: the first clients are answered before."""
 
-__all__ = ["Node", "NodeAddress"]
+OpenGateway: TypeAlias = "Callable[[NodeContext, ZmqPoller], Gateway | None]"
+"""Makes the node's second way in, if its settings want one."""
+
+__all__ = ["Node", "NodeAddress", "OpenGateway"]
 
 
 class Node:
     """One broker node.
+
+    open_gateway makes a second way in for clients of another protocol; without it there is none.
 
     ``run`` blocks the thread that calls it until ``stop`` has been called from any thread, or from a signal handler,
     and the node has stopped in good order: what it leads is led elsewhere, requests that wait are answered, logs are
@@ -57,8 +63,15 @@ class Node:
     a failed fsync raises NodeFatalError, and the folder is not marked clean.
     """
 
-    def __init__(self, config: BrokerConfig, *, on_ready: Callable[[NodeAddress], None]) -> None:
+    def __init__(
+        self,
+        config: BrokerConfig,
+        *,
+        on_ready: Callable[[NodeAddress], None],
+        open_gateway: OpenGateway | None = None,
+    ) -> None:
         self._config = config
+        self._open_gateway = open_gateway
         self._on_ready = on_ready
         self._poller = ZmqPoller()
         self._clock = SystemClock()
@@ -156,7 +169,8 @@ class Node:
             incarnation=new_id(),
         )
         try:
-            self._actors = NodeActors(context, self._started, self._refuse)
+            gateway = None if self._open_gateway is None else self._open_gateway(context, self._poller)
+            self._actors = self._put_together(context, gateway)
             try:
                 self._clean = False
                 self._actors.start(socket.gethostname(), self._nodes)
@@ -173,6 +187,14 @@ class Node:
                 self._actors.shut_down(_LINGER_MS)
         finally:
             network.close()
+
+    def _put_together(self, context: NodeContext, gateway: Gateway | None) -> NodeActors:
+        try:
+            return NodeActors(context, self._started, self._refuse, gateway)
+        except BaseException:  # the node's own address is in use
+            if gateway is not None:
+                gateway.shut_down()
+            raise
 
     def _look_for_others(self) -> None:
         """Ask the nodes that the settings name where the cluster is: all may have moved while this one was away.
@@ -210,11 +232,12 @@ class Node:
 
     def _started(self, address: NodeAddress) -> None:
         logger.info(
-            "node %d of cluster %s listens on %s:%d, data in %s, process %d",
+            "node %d of cluster %s listens on %s:%d%s, data in %s, process %d",
             self._config.node_id,
             self._actors.context.cluster_id,
             address.host,
             address.port,
+            f", for Kafka's clients on {address.kafka_host}:{address.kafka_port}" if address.kafka_port else "",
             self._config.data_dir,
             os.getpid(),
         )

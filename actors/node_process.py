@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from logging import Logger
 
     from ..settings import BrokerConfig
-    from .node import Node, NodeAddress
+    from .node import Node, NodeAddress, OpenGateway
 
 
 class Ready(NamedTuple):
@@ -29,6 +29,8 @@ class Ready(NamedTuple):
 
     address: str
     node_id: int
+    kafka: str = ""
+    """HOST:PORT for Kafka's clients; empty: nowhere."""
 
 
 class Refused(NamedTuple):
@@ -46,7 +48,7 @@ class Stop(NamedTuple):
     """The nodes that stop at the same time: leaders are not moved to them."""
 
 
-def node_main(config: BrokerConfig, supervisor: Connection) -> None:
+def node_main(config: BrokerConfig, supervisor: Connection, open_gateway: OpenGateway | None = None) -> None:
     """Run a node until SIGTERM, or until the supervisor is gone; the process exits with 0 then, else with 1.
 
     Ctrl-C does not arrive here: the supervisor starts this process with SIGINT blocked, and sends SIGTERM itself.
@@ -62,10 +64,11 @@ def node_main(config: BrokerConfig, supervisor: Connection) -> None:
     threading.Thread(target=watch, name="watch-supervisor", daemon=True).start()
 
     def on_ready(address: NodeAddress) -> None:
-        _tell(supervisor, Ready(f"tcp://{host_and_port(address)}", address.node_id))
+        kafka = host_and_port(address, kafka=True) if address.kafka_port else ""
+        _tell(supervisor, Ready(f"tcp://{host_and_port(address)}", address.node_id, kafka))
 
     try:
-        _run(config, on_ready, stop)
+        _run(config, on_ready, stop, open_gateway)
     except ZmqBrokerError as error:
         from .reactor import NodeFatalError  # noqa: PLC0415 - as for the node
 
@@ -76,15 +79,21 @@ def node_main(config: BrokerConfig, supervisor: Connection) -> None:
         sys.exit(1)
 
 
-def host_and_port(address: NodeAddress) -> str:
-    """Write the address as clients take it, with the brackets that IPv6 needs."""
-    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+def host_and_port(address: NodeAddress, *, kafka: bool = False) -> str:
+    """Write the address as clients take it, with the brackets that IPv6 needs; kafka: that for Kafka's clients."""
+    host, port = (address.kafka_host, address.kafka_port) if kafka else (address.host, address.port)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _run(config: BrokerConfig, on_ready: Callable[[NodeAddress], None], stop: _Stop) -> None:
+def _run(
+    config: BrokerConfig,
+    on_ready: Callable[[NodeAddress], None],
+    stop: _Stop,
+    open_gateway: OpenGateway | None,
+) -> None:
     from .node import Node  # noqa: PLC0415 - only now that the handlers stand, as this takes most of the start
 
-    node = Node(config, on_ready=on_ready)
+    node = Node(config, on_ready=on_ready, open_gateway=open_gateway)
     stop.attach(node)
     node.run()
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
     from ..settings import BrokerConfig
+    from .node import OpenGateway
 
 BACKOFF_MS_MIN: Final = 100
 BACKOFF_MS_MAX: Final = 10_000
@@ -45,13 +46,21 @@ KILL_GRACE_MS: Final = 5_000
 """How long nodes may take beyond their own graceful_shutdown_timeout_ms before they are killed."""
 
 
-def run_supervised(configs: Sequence[BrokerConfig], *, out: TextIO | None = None, err: TextIO | None = None) -> int:
+def run_supervised(
+    configs: Sequence[BrokerConfig],
+    *,
+    open_gateway: OpenGateway | None = None,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+) -> int:
     """Run nodes until SIGTERM or SIGINT and return the exit code: 0 after a stop in good order, else 1.
 
+    open_gateway makes each node's second way in; it is handed over to the nodes' processes by its name.
     Must be called on the main thread, because it handles signals. One line with the word `ready` goes to out when a
     node answers, one with the word `restarted` each time it does so again.
     """
-    return _Supervisor(configs, out or sys.stdout, err or sys.stderr).run()
+    children = [_Child(config, open_gateway) for config in configs]
+    return _Supervisor(children, out or sys.stdout, err or sys.stderr).run()
 
 
 def next_backoff_ms(last_ms: int, alive_ms: float) -> int:
@@ -64,8 +73,9 @@ def next_backoff_ms(last_ms: int, alive_ms: float) -> int:
 class _Child:
     """One node: its process, if it has one, and what is known of it."""
 
-    def __init__(self, config: BrokerConfig) -> None:
+    def __init__(self, config: BrokerConfig, open_gateway: OpenGateway | None) -> None:
         self.config = config
+        self._open_gateway = open_gateway
         self.process: SpawnProcess | None = None
         self.messages: Connection | None = None
         self.refused: Refused | None = None
@@ -85,7 +95,9 @@ class _Child:
         """Start the node's process."""
         context = get_context("spawn")
         mine, theirs = context.Pipe()
-        process = context.Process(target=node_main, args=(self.config, theirs), name="zmqbroker-node")
+        process = context.Process(
+            target=node_main, args=(self.config, theirs, self._open_gateway), name="zmqbroker-node"
+        )
         with _no_resource_tracker(), _sigint_blocked():
             process.start()
         theirs.close()
@@ -140,8 +152,8 @@ class _Child:
 class _Supervisor:
     """All nodes of one `zmqbroker start`."""
 
-    def __init__(self, configs: Sequence[BrokerConfig], out: TextIO, err: TextIO) -> None:
-        self._children = [_Child(config) for config in configs]
+    def __init__(self, children: Sequence[_Child], out: TextIO, err: TextIO) -> None:
+        self._children = children
         self._out = out
         self._err = err
         self._signals = 0
@@ -216,11 +228,13 @@ class _Supervisor:
     def _announce(self, child: _Child, ready: Ready) -> None:
         word = "restarted and ready" if child.starts else "ready"
         # A port and an id that were chosen are kept when the node restarts.
-        child.config = replace(child.config, listen=ready.address, node_id=ready.node_id)
+        kafka_listen = f"tcp://{ready.kafka}" if ready.kafka else child.config.kafka_listen
+        child.config = replace(child.config, listen=ready.address, node_id=ready.node_id, kafka_listen=kafka_listen)
         child.starts += 1
         child.told = ""
         data_dir = os.path.abspath(child.config.data_dir)  # noqa: PTH100 - pathlib costs a start-up 10 ms
-        where = f"listening on {ready.address}, data in {data_dir}"
+        kafka = f", for Kafka's clients on {ready.kafka}" if ready.kafka else ""
+        where = f"listening on {ready.address}{kafka}, data in {data_dir}"
         pid = None if child.process is None else child.process.pid
         self._say(self._out, f"zmqbroker {word}: {where} (node {ready.node_id}, process {pid})")
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from ..setting_values import NO_ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +40,13 @@ def node_configs(config: BrokerConfig, count: int) -> list[BrokerConfig]:
     if ports[-1] > 65_535:  # noqa: PLR2004 - the largest port there is
         message = f"{count} nodes from port {port} on need ports up to {ports[-1]}, and 65535 is the last one"
         raise ConfigError(message)
-    if config.advertised_address:
-        message = "advertised.address is one address, and several nodes need one each: start them one by one"
-        raise ConfigError(message)
+    for name, address in (
+        ("advertised.address", config.advertised_address),
+        ("kafka.advertised.address", config.kafka_advertised_address),
+    ):
+        if address:
+            message = f"{name} is one address, and several nodes need one each: start them one by one"
+            raise ConfigError(message)
     configs = []
     folders = [config.data_dir, *(f"{config.data_dir}/nodes/{index + 1}" for index in range(1, count))]
     founds = not any(_has_cluster(folder) for folder in folders[1:])
@@ -50,7 +55,8 @@ def node_configs(config: BrokerConfig, count: int) -> list[BrokerConfig]:
         joins = config.join or ("" if index == 0 and founds else others)
         own_id = -1 if config.join else config.node_id + index
         listen = f"tcp://{host}:{ports[index]}"
-        configs.append(replace(config, node_id=own_id, data_dir=folder, listen=listen, join=joins))
+        kafka = _kafka_listen(config.kafka_listen, index)
+        configs.append(replace(config, node_id=own_id, data_dir=folder, listen=listen, join=joins, kafka_listen=kafka))
     return configs
 
 
@@ -58,8 +64,10 @@ def check_ports(configs: Sequence[BrokerConfig]) -> None:
     """Raise ConfigError for a port that a node could not have: others would run by then, and wait for it for ever."""
     import socket  # noqa: PLC0415 - a single node has no need of it here, and finds out by itself
 
-    for config in configs:
-        host, _, port = config.listen.removeprefix("tcp://").rpartition(":")
+    wanted = [(config.listen, "--listen") for config in configs]
+    wanted += [(config.kafka_listen, "--kafka-listen") for config in configs if config.kafka_listen != NO_ADDRESS]
+    for address, flag in wanted:
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ: what was just left is free
@@ -70,9 +78,15 @@ def check_ports(configs: Sequence[BrokerConfig]) -> None:
                     continue  # an address of another kind, perhaps: for ZeroMQ to understand
                 message = (
                     f"port {port} of {host} {_PROBLEMS[error.errno]}, and {len(configs)} nodes need one each: free it,"
-                    " or name another first port with --listen"
+                    f" or name another first port with {flag}"
                 )
                 raise ConfigError(message) from error
+
+
+def _kafka_listen(address: str, index: int) -> str:
+    """Where the node of this index listens for Kafka's clients: one port after the other, unless any will do."""
+    host, _, port = address.rpartition(":")
+    return address if address == NO_ADDRESS or int(port) == 0 else f"{host}:{int(port) + index}"
 
 
 def _has_cluster(folder: str) -> bool:

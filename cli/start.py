@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..actors.supervisor import run_supervised
+from ..gateway.entry import open_gateway
+from ..setting_values import NO_ADDRESS
 from ..settings import load_broker_config
 from .local_nodes import check_ports, node_configs
 
@@ -24,6 +26,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--listen",
         metavar="tcp://HOST:PORT",
         help="where clients connect (default tcp://127.0.0.1:9292, which only this host reaches; port 0: any free one)",
+    )
+    parser.add_argument(
+        "--kafka-listen",
+        metavar="HOST:PORT",
+        help="where Kafka's clients connect (default 127.0.0.1:9092, or any free port if --listen has port 0); none:"
+        " nowhere",
     )
     parser.add_argument(
         "--nodes", metavar="N", type=int, default=1, help="how many nodes to run here, on ports from --listen's on"
@@ -52,12 +60,21 @@ def run(args: Namespace) -> int:
         pairs.append(f"data.dir={args.data_dir}")
     if args.listen is not None:
         pairs.append(f"listen={args.listen}")
+    if args.kafka_listen is not None:
+        pairs.append(f"kafka.listen={with_scheme(args.kafka_listen)}")
     if args.join is not None:
         pairs.append(f"join={args.join}")
     config = load_broker_config(args.config, pairs)
+    if "kafka.listen" not in config.explicit and config.listen.endswith(":0"):
+        config = replace(config, kafka_listen="tcp://127.0.0.1:0")
     if config.join and "node.id" not in config.explicit:
         config = replace(config, node_id=-1)
     configs = node_configs(config, args.nodes)
     if len(configs) > 1:
         check_ports(configs)
-    return run_supervised(configs)
+    return run_supervised(configs, open_gateway=open_gateway)
+
+
+def with_scheme(address: str) -> str:
+    """An address as the settings have it, of HOST:PORT as Kafka's tools have it."""
+    return address if "://" in address or address == NO_ADDRESS else f"tcp://{address}"

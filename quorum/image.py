@@ -52,6 +52,9 @@ class NodeImage:
     incarnation: str = ""
     min_version: int = 0
     max_version: int = 0
+    kafka_host: str = ""
+    kafka_port: int = 0
+    """Where Kafka's clients reach it; port 0: nowhere."""
 
     @property
     def may_lead(self) -> bool:
@@ -192,6 +195,8 @@ def _set_node(nodes: dict[int, NodeImage], record: RegisterNode | SetNodeState |
                 incarnation=record.incarnation,
                 min_version=record.min_version,
                 max_version=record.max_version,
+                kafka_host=record.kafka_host,
+                kafka_port=record.kafka_port,
             )
         case SetNodeState(node_id, fenced, stopping, draining):
             nodes[node_id] = replace(nodes[node_id], fenced=fenced, stopping=stopping, draining=draining)
@@ -258,6 +263,8 @@ def as_records(image: MetadataImage) -> list[MetadataRecord]:
                 min_version=node.min_version,
                 max_version=node.max_version,
                 epoch=node.epoch,
+                kafka_host=node.kafka_host,
+                kafka_port=node.kafka_port,
             )
         )
         records.append(SetNodeState(node.node_id, node.fenced, node.stopping, node.draining))

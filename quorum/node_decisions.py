@@ -65,6 +65,8 @@ def register_node(image: MetadataImage, request: RegisterNodeRequest, config: Br
             request.incarnation,
             request.min_version,
             request.max_version,
+            kafka_host=request.kafka_host,
+            kafka_port=request.kafka_port,
         )
     ]
     reply = RegisterNodeReply(image.end_offset)

@@ -33,6 +33,9 @@ class RegisterNode(_Record):
     """The protocol versions that it speaks."""
     epoch: int = -1
     """The node's epoch; -1: the offset of this record. Only a snapshot says it."""
+    kafka_host: str = ""
+    kafka_port: int = 0
+    """Where Kafka's clients reach it; port 0: nowhere."""
 
 
 class SetNodeState(_Record):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from ..actors.node import Node, NodeAddress
 from ..actors.node_process import host_and_port
 from ..errors import ClosedError, RequestTimedOutError
+from ..gateway.entry import open_gateway
 from ..settings import broker_config
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Broker:
     """
 
     def __init__(self, *, data_dir: str | None = None, listen: str = "tcp://127.0.0.1:0", **settings: Value) -> None:
-        self._settings: dict[str, Value] = {"log_level": "WARNING", **settings, "listen": listen}
+        defaults: dict[str, Value] = {"log_level": "WARNING", "kafka_listen": "tcp://127.0.0.1:0"}
+        self._settings: dict[str, Value] = {**defaults, **settings, "listen": listen}
         broker_config(self._settings)
         self._owns_data = data_dir is None
         self._data_dir = data_dir
@@ -55,6 +57,14 @@ class Broker:
             message = "the broker has not been started yet, so it has no address"
             raise ClosedError(message)
         return host_and_port(self._address)
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """What Kafka's clients connect to, as ``host:port``. Raises ClosedError if there is no such address."""
+        if self._address is None or not self._address.kafka_port:
+            message = "the broker has not been started yet, or with kafka_listen='none': it has no address for Kafka"
+            raise ClosedError(message)
+        return host_and_port(self._address, kafka=True)
 
     @property
     def data_dir(self) -> str:
@@ -76,10 +86,12 @@ class Broker:
             self._data_dir = mkdtemp(prefix="zmqbroker-")
         if self._address is not None:
             self._settings["listen"] = f"tcp://{host_and_port(self._address)}"
+            if self._address.kafka_port:
+                self._settings["kafka_listen"] = f"tcp://{self.kafka_bootstrap}"
         config = broker_config({**self._settings, "data_dir": self._data_dir})
         self._failure = None
         self._settled.clear()
-        self._node = Node(config, on_ready=self._on_ready)
+        self._node = Node(config, on_ready=self._on_ready, open_gateway=open_gateway)
         self._thread = threading.Thread(target=self._run, args=(self._node,), name="zmqbroker-node", daemon=True)
         self._thread.start()
         if not self._settled.wait(START_TIMEOUT_MS / 1000):

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_MS = 30_000
 STOP_TIMEOUT_MS = 30_000
-_READY = re.compile(r"\bready: listening on (tcp://\S+), data in (.+) \(node (\d+), process (\d+)\)$")
+_READY = re.compile(
+    r"\bready: listening on (tcp://\S+?)(?:, for Kafka's clients on (\S+?))?, data in (.+)"
+    r" \(node (\d+), process (\d+)\)$"
+)
 
 
 class ReadyLine(NamedTuple):
@@ -35,12 +38,14 @@ class ReadyLine(NamedTuple):
     data_dir: str
     node_id: int
     node_pid: int
+    kafka: str = ""
+    """HOST:PORT for Kafka's clients; empty: nowhere."""
 
 
 def parse_ready(line: str) -> ReadyLine | None:
     """Read a line of `zmqbroker start`; None if it is another one."""
     found = _READY.search(line.rstrip("\n"))
-    return found and ReadyLine(found[1], found[2], int(found[3]), int(found[4]))
+    return found and ReadyLine(found[1], found[3], int(found[4]), int(found[5]), found[2] or "")
 
 
 class BrokerProcess:
@@ -128,6 +133,14 @@ class BrokerProcess:
             if ready is not None:
                 self.ready = ready
                 return ready
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """What Kafka's clients connect to, as ``host:port``. Raises ClosedError if there is no such address."""
+        if self.ready is None or not self.ready.kafka:
+            message = "the broker process is not ready, or was started with --kafka-listen none"
+            raise ClosedError(message)
+        return self.ready.kafka
 
     @property
     def is_running(self) -> bool:

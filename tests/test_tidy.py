@@ -34,7 +34,8 @@ LEVELS = (
     {"log", "transport"},
     {"groups", "quorum"},
     {"client", "actors"},
-    {"cli", "gateway", "testing", "simulation"},
+    {"gateway"},
+    {"cli", "testing", "simulation"},
     {"__main__"},
 )
 """Imports point downwards only, to a lower level or within a folder. The lowest level is the modules at the root."""

@@ -29,6 +29,7 @@ _MAX_TEXT_BYTES = 1024 * 1024
 _MAX_ARRAY_LENGTH = 1024 * 1024
 
 B = TypeVar("B", bound=Body)
+R = TypeVar("R", bound=Request)
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -215,6 +216,11 @@ def _unpack_reply(frame: bytes) -> Any:
         reason = str(error) or type(error).__name__
         message = f"the broker's reply of {len(frame)} bytes is not valid msgpack: {reason}"
         raise MalformedEnvelopeError(message) from error
+
+
+def checked(request: R) -> R:
+    """Check a request that did not come in an envelope as those are checked that do. Raises InvalidRequestError."""
+    return convert_body(msgspec.to_builtins(request, builtin_types=(bytes,)), type(request))
 
 
 def convert_body(body: Any, cls: type[B]) -> B:

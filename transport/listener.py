@@ -50,11 +50,11 @@ class ListenError(ZmqBrokerError):
 class IoPoller(Protocol):
     """What a listener needs of the reactor's poller."""
 
-    def register(self, source: zmq.Socket[bytes], callback: Callable[[], None]) -> None:
+    def register(self, source: zmq.Socket[bytes] | int, callback: Callable[[], None]) -> None:
         """Call back on the reactor's thread whenever there is something to read."""
         ...
 
-    def unregister(self, source: zmq.Socket[bytes]) -> None:
+    def unregister(self, source: zmq.Socket[bytes] | int) -> None:
         """Stop calling back."""
         ...
 

@@ -104,6 +104,9 @@ class RegisterNodeRequest(Request):
     """The node epoch of the process that stopped so: not the latest one if the folder is an old copy (KIP-966)."""
     previous_incarnations: str = ""
     """Those that have stopped so since that epoch without being told theirs, with spaces between them."""
+    kafka_host: Name = ""
+    kafka_port: Count = 0
+    """Where Kafka's clients reach it; port 0: nowhere."""
 
 
 class HeartbeatNodeReply(Body):

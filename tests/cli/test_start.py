@@ -152,6 +152,8 @@ def test_backoff_doubles_to_its_limit_and_is_forgotten_after_a_minute():
 
 def test_ready_lines_are_read_and_others_are_not():
     line = "zmqbroker ready: listening on tcp://127.0.0.1:9292, data in /srv/a (b) c (node 3, process 77)\n"
-    assert parse_ready(line) == ("tcp://127.0.0.1:9292", "/srv/a (b) c", 3, 77)
+    assert parse_ready(line) == ("tcp://127.0.0.1:9292", "/srv/a (b) c", 3, 77, "")
+    kafka = line.replace(", data", ", for Kafka's clients on [::1]:9092, data")
+    assert parse_ready(kafka) == ("tcp://127.0.0.1:9292", "/srv/a (b) c", 3, 77, "[::1]:9092")
     assert parse_ready(line.replace("ready", "restarted and ready")) is not None
     assert parse_ready("zmqbroker is getting ready\n") is None

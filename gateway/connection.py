@@ -1,0 +1,283 @@
+"""KafkaConnection: one Kafka client. Its requests are worked on side by side, and answered in the order they came.
+
+It turns each request into native ones, which the very calls of native clients serve (actors/calls.py): credit, quotas,
+deadlines and back-pressure are theirs too. A client whose requests cannot be read is disconnected, as Kafka does it,
+after a line in the log that says why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..actors.actor import ReactorActor
+from ..actors.commands import Answer, Drain, Message, Readable, Refusal, tell_back
+from ..actors.open_calls import OpenCalls
+from ..actors.requests import open_call
+from ..actors.throttle import Throttle
+from ..errors import BrokerError, InvalidRequestError, UnknownServerError
+from ..transport.envelope import checked
+from .decoding import Cursor
+from .exchange import Exchange, Outcome
+from .handlers import HANDLERS
+from .protocol import API_VERSIONS, APIS, RequestHeader, UnknownApiError, codec, read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Buffer
+
+    from ..actors.calls import Call
+    from ..actors.commands import Ref
+    from ..actors.context import NodeContext
+    from ..actors.timers import Timer
+    from ..transport.message_base import Body, Request
+    from ..transport.tcp import TcpConnection
+    from .decoding import Message as Decoded
+
+logger = logging.getLogger(__name__)
+
+MAX_OPEN_EXCHANGES = 1000
+"""Requests of one client that are worked on at a time; more of them are left unread."""
+
+
+class KafkaFrames(Message):
+    """Requests, as they came off the wire."""
+
+    frames: list[Any]
+
+
+class Closed(Message):
+    """The connection is over."""
+
+    why: str
+
+
+class Drained(Message):
+    """All responses have left."""
+
+
+class KafkaConnection(ReactorActor):
+    """One connection, known by its peer's address."""
+
+    def __init__(self, context: NodeContext, wire: TcpConnection) -> None:
+        super().__init__()
+        self.context = context
+        self.client_id = ""
+        self._wire = wire
+        self._calls = OpenCalls(self.reactor, context.clock)
+        self._throttle = Throttle(context)
+        self._exchanges: deque[Exchange] = deque()
+        self._held_bytes = 0
+        """What the requests hold that are not answered."""
+        self._thens: dict[Call, tuple[Exchange, Callable[[Outcome], object]]] = {}
+        self._is_muted = False
+        self._is_draining = False
+        self._idle_timer: Timer | None = None
+        self._last_heard_ms = context.clock.monotonic_ms()
+
+    def on_start(self) -> None:
+        """Begin to watch for silence."""
+        self._idle_timer = self.reactor.call_later(self.context.config.connections_max_idle_ms, self._check_idle)
+
+    def on_receive(self, message: Any) -> None:
+        """Handle requests of the client, or an answer of another actor."""
+        match message:
+            case Answer() | Refusal() | Readable():
+                if not message.call.closed:
+                    _tell(message.call, message)
+            case KafkaFrames():
+                self._last_heard_ms = self.context.clock.monotonic_ms()
+                for frame in message.frames:
+                    if not self._wire.closed:
+                        self._hear(frame)
+            case Drain():
+                self._is_draining = True
+                self._calls.drain()
+            case Drained():
+                self._hear_as_allowed()
+            case Closed():
+                self._close(message.why)
+            case _:
+                assert False, f"a Kafka connection got {message!r}"  # noqa: B011, PT015 - nobody sends it anything else
+
+    # ---- requests
+
+    def _hear(self, frame: Buffer) -> None:
+        data = bytes(frame) if not isinstance(frame, bytes | bytearray) else frame
+        try:
+            header = read_header(data)
+            request = codec(header.api.key, header.version).read(Cursor(data, header.body_at))
+        except UnknownApiError as error:
+            self._refuse_api(error)
+            return
+        except InvalidRequestError as error:
+            self._disconnect(error)
+            return
+        if header.client_id is not None and header.client_id != self.client_id:
+            self.client_id = header.client_id
+            self._throttle.rename(header.client_id)
+        self._begin(header, request, len(data))
+
+    def _begin(self, header: RequestHeader, request: Decoded, size: int) -> None:
+        exchange = Exchange(self, header, request, size)
+        self._exchanges.append(exchange)
+        self._held_bytes += size
+        self.context.open_requests += 1
+        self.context.counters["kafka-requests"] += 1
+        self.context.take(size)
+        self._hear_as_allowed()
+        try:
+            HANDLERS[header.api.key](exchange)
+        except BrokerError as error:  # the request contradicts itself, where its response has no place to say so
+            self._disconnect(error)
+
+    def _refuse_api(self, error: UnknownApiError) -> None:
+        if error.key != API_VERSIONS:
+            self._disconnect(error)
+            return
+        # The answer to a version that is not known is one that every client can read (KIP-35, KIP-511).
+        header = RequestHeader(APIS[API_VERSIONS], 0, error.correlation_id, None, 0)
+        self._begin(header, codec(API_VERSIONS, 0).read(Cursor(b"")), 0)
+
+    def _disconnect(self, error: BrokerError) -> None:
+        self.context.counters["kafka-requests-refused"] += 1
+        logger.warning("closed the Kafka connection from %s: %s", self._wire.peer, error.message)
+        self._close(error.message)
+
+    # ---- native calls
+
+    def ask(
+        self, exchange: Exchange, request: Request, then: Callable[[Outcome], object], frames: Sequence[bytes] = ()
+    ) -> None:
+        """Make a native request for an exchange."""
+        try:
+            call = open_call(self, checked(request), 0, exchange.size if frames else 0, [b"", *frames])
+        except BrokerError as error:
+            then(Outcome(None, [], error))
+            return
+        self._thens[call] = (exchange, then)
+        self._calls.start(call)
+
+    def finish(self, call: Call, body: Body | None, data: list[bytes], error: BrokerError | None = None) -> None:
+        """Take what came of a native request: a body with data, an error, or nothing at all."""
+        self._calls.end(call)
+        exchange, then = self._thens.pop(call)
+        if body is not None and call.quota is not None:
+            self._charge(exchange, call, data)
+        then(Outcome(body, data, error))
+
+    def _charge(self, exchange: Exchange, call: Call, data: list[bytes]) -> None:
+        wait_ms = self._throttle.charge(call, sum(map(len, data)))
+        if wait_ms > exchange.throttle_ms:
+            exchange.throttle_ms = wait_ms
+            self._is_muted = True
+            self._hear_as_allowed()
+            self.reactor.call_later(wait_ms, self._unmute)
+
+    def _unmute(self) -> None:
+        self._is_muted = False
+        self._hear_as_allowed()
+
+    # ---- responses
+
+    def answered(self) -> None:
+        """Send what is answered up to the first request that is not."""
+        exchanges = self._exchanges
+        buffers: list[Buffer] = []
+        while exchanges and exchanges[0].done:
+            exchange = exchanges.popleft()
+            buffers += exchange.buffers
+            self._give_back(exchange)
+        if buffers:
+            self._wire.send(buffers)
+        self._hear_as_allowed()
+
+    def _give_back(self, exchange: Exchange) -> None:
+        self._held_bytes -= exchange.size
+        self.context.open_requests -= 1
+        self.context.give_back(exchange.size)
+
+    def _hear_as_allowed(self) -> None:
+        """Read on as long as the client is within its credit, reads its responses, and owes its quota no time."""
+        credit = self.context.config.session_credit_bytes
+        if (
+            self._is_muted
+            or len(self._exchanges) >= MAX_OPEN_EXCHANGES
+            or self._held_bytes >= credit
+            or self._wire.unsent_bytes >= credit
+        ):
+            self._wire.pause()
+        else:
+            self._wire.resume()
+
+    # ---- the end
+
+    def _check_idle(self) -> None:
+        if self.actor_stopped.is_set():
+            return
+        idle_ms = self.context.clock.monotonic_ms() - self._last_heard_ms
+        left_ms = self.context.config.connections_max_idle_ms - idle_ms
+        if left_ms <= 0 and not self._exchanges:
+            self._close(f"nothing was heard for {idle_ms / 1000:.0f} s")
+        else:
+            self._idle_timer = self.reactor.call_later(max(left_ms, 1000.0), self._check_idle)
+
+    def _close(self, why: str) -> None:
+        if self.actor_stopped.is_set():
+            return
+        logger.debug("the Kafka connection from %s ends: %s", self._wire.peer, why)
+        self.context.counters["kafka-connections-closed"] += 1
+        self._let_go(why)
+        self.stop()
+
+    def on_stop(self) -> None:
+        """Give back all that is held."""
+        self._let_go("the node stops")
+
+    def on_crash(self, error: BaseException | None) -> None:
+        """Disconnect: the client asks again."""
+        failure = UnknownServerError(f"the connection failed while it worked on a request: {error!r}")
+        self._let_go(failure.message)
+
+    def _let_go(self, why: str) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        self._calls.abandon()
+        self._thens.clear()
+        for exchange in self._exchanges:
+            self._give_back(exchange)
+        self._exchanges.clear()
+        self._throttle.forget()
+        self._wire.close(why)
+
+
+def _tell(call: Call, message: Answer | Refusal | Readable) -> None:
+    """Tell a call what another actor has said of it."""
+    if isinstance(message, Answer):
+        call.on_answer(message)
+    elif isinstance(message, Refusal):
+        call.on_refusal(message)
+    else:
+        call.on_readable(message.index)
+
+
+class Wire:
+    """What hears a connection's socket, and brings it to the connection's actor."""
+
+    def __init__(self, actor: Ref) -> None:
+        self._actor = actor
+
+    def on_frames(self, frames: list[Buffer]) -> None:
+        """Requests have come."""
+        tell_back(self._actor, KafkaFrames(frames))
+
+    def on_drained(self) -> None:
+        """All responses have left."""
+        tell_back(self._actor, Drained())
+
+    def on_closed(self, why: str) -> None:
+        """The connection is over."""
+        tell_back(self._actor, Closed(why))

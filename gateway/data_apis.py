@@ -1,0 +1,280 @@
+"""Records: Produce, Fetch, and where offsets are. Batches pass as they are, between the socket and the log."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import InvalidRequestError, UnsupportedVersionError
+from ..transport import messages as m
+from .encoding import put_varint
+from .protocol import begin_response, end_response, is_flexible
+from .shapes import by_topic, error_of, flat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
+
+    from ..errors import BrokerError
+    from .exchange import Exchange, Outcome
+
+_LARGEST: Final = 2**31 - 1
+_READ_COMMITTED: Final = 1
+_CONSUMER: Final = -1
+"""The replica id of whoever is no broker."""
+
+
+# ---- Produce
+
+
+def produce(exchange: Exchange) -> None:
+    """Append batches. With acks=0 nothing is answered; a client that asks for so little hears of errors by its end."""
+    request = exchange.request
+    entries: list[m.PartitionData] = []
+    batches: list[bytes] = []
+    for topic in request.topic_data:
+        for partition in topic.partition_data:
+            entries.append(m.PartitionData(topic.name, partition.index))
+            batches.append(partition.records or b"")
+
+    def produced(outcome: Outcome) -> None:
+        if request.acks == 0:
+            exchange.finish(())
+            return
+        results = _all_failed(entries, outcome.error) if outcome.error is not None else outcome.body.partitions
+        responses = by_topic(results, _produced, partitions="partition_responses")
+        exchange.reply({"responses": responses})
+
+    if request.transactional_id is not None:
+        text = "transactions are not served yet: produce without a transactional id"
+        produced_error = InvalidRequestError(text)
+        exchange.reply(
+            {"responses": by_topic(_all_failed(entries, produced_error), _produced, partitions="partition_responses")}
+        )
+        return
+    native = m.ProduceRequest(request.acks, max(0, request.timeout_ms), entries)
+    exchange.ask(native, produced, batches)
+
+
+def _all_failed(entries: Sequence[m.PartitionData], error: BrokerError) -> list[m.PartitionProduced]:
+    return [m.PartitionProduced(entry.topic, entry.partition, error.code, error.message) for entry in entries]
+
+
+def _produced(result: m.PartitionProduced) -> dict[str, Any]:
+    return {
+        "index": result.partition,
+        "error_code": result.error_code,
+        "error_message": result.error_message,
+        "base_offset": result.base_offset,
+        "log_append_time_ms": result.log_append_time_ms,
+        "log_start_offset": result.log_start_offset,
+    }
+
+
+# ---- Fetch
+
+
+def fetch(exchange: Exchange) -> None:
+    """Read batches, with a long poll. Every fetch names all of its partitions: no session is ever offered (KIP-227)."""
+    request = exchange.request
+    if request.replica_id != _CONSUMER:
+        message = (
+            f"replica {request.replica_id} fetches as a broker of this cluster would, which is not done by this way"
+        )
+        raise InvalidRequestError(message)
+    entries = [
+        m.PartitionFetch(
+            topic,
+            partition.partition,
+            partition.fetch_offset,
+            max(0, partition.partition_max_bytes),
+            partition.current_leader_epoch,
+        )
+        for topic, partition in flat(request.topics, topic="topic")
+    ]
+    native = m.FetchRequest(
+        max(0, request.max_wait_ms), max(0, request.min_bytes), max(0, request.max_bytes), entries, request.rack_id
+    )
+
+    def fetched(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            exchange.reply({**error_of(outcome), "responses": []})
+            return
+        _send_fetched(exchange, outcome.body.partitions, outcome.data)
+
+    exchange.ask(native, fetched)
+
+
+_PARTITION_4 = Struct(">ihqq")
+_PARTITION_5 = Struct(">ihqqq")
+_INT32 = Struct(">i")
+_NO_ABORTED = -1
+
+
+def _send_fetched(exchange: Exchange, results: Sequence[m.PartitionFetched], data: Sequence[bytes]) -> None:
+    """Write the response around the batches, which are not copied."""
+    version = exchange.version
+    flexible = is_flexible(exchange.header.api.key, version)
+    out = begin_response(exchange.header)
+    out += _INT32.pack(exchange.throttle_ms)
+    if version >= 7:  # noqa: PLR2004 - the version that has it
+        out += bytes(2 + 4)  # no error, no session
+    buffers: list[Buffer] = []
+    more_bytes = 0
+    topics = [
+        (topic, list(group))
+        for topic, group in groupby(zip(results, data, strict=True), key=lambda pair: pair[0].topic)
+    ]
+    _put_count(out, len(topics), flexible=flexible)
+    for topic, partitions in topics:
+        name = topic.encode()
+        if flexible:
+            put_varint(out, len(name) + 1)
+        else:
+            out += len(name).to_bytes(2, "big")
+        out += name
+        _put_count(out, len(partitions), flexible=flexible)
+        for result, batches in partitions:
+            _put_partition(out, result, version, len(batches), flexible=flexible)
+            if batches:
+                buffers += (out, batches)
+                more_bytes += len(out) + len(batches)
+                out = bytearray()
+            if flexible:
+                out.append(0)
+        if flexible:
+            out.append(0)
+    if flexible:
+        out.append(0)
+    buffers.append(out)
+    first = buffers[0]
+    assert isinstance(first, bytearray), "a response begins with its header"
+    total = more_bytes + len(out)
+    end_response(first, total - len(first))
+    exchange.finish(buffers)
+
+
+def _put_count(out: bytearray, count: int, *, flexible: bool) -> None:
+    if flexible:
+        put_varint(out, count + 1)
+    else:
+        out += _INT32.pack(count)
+
+
+def _put_partition(out: bytearray, result: m.PartitionFetched, version: int, length: int, *, flexible: bool) -> None:
+    state = (result.partition, result.error_code, result.high_watermark, result.last_stable_offset)
+    out += _PARTITION_5.pack(*state, result.log_start_offset) if version >= 5 else _PARTITION_4.pack(*state)  # noqa: PLR2004
+    if flexible:
+        out.append(0)  # no aborted transactions
+    else:
+        out += _INT32.pack(_NO_ABORTED)
+    if version >= 11:  # noqa: PLR2004 - the version that has it
+        out += _INT32.pack(result.preferred_read_replica)
+    _put_count(out, length, flexible=flexible)
+
+
+# ---- offsets
+
+
+def list_offsets(exchange: Exchange) -> None:
+    """Find offsets by time."""
+    request = exchange.request
+    entries = [
+        m.PartitionTimestamp(topic, entry.partition_index, entry.timestamp, entry.current_leader_epoch)
+        for topic, entry in flat(request.topics)
+    ]
+
+    def listed(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            results = [m.PartitionOffset(entry.topic, entry.partition, outcome.error.code) for entry in entries]
+        else:
+            results = outcome.body.partitions
+        topics = by_topic(
+            results,
+            lambda found: {
+                "partition_index": found.partition,
+                "error_code": found.error_code,
+                "timestamp": found.timestamp,
+                "offset": found.offset,
+                "leader_epoch": found.leader_epoch,
+            },
+        )
+        exchange.reply({"topics": topics})
+
+    exchange.ask(m.ListOffsetsRequest(entries), listed)
+
+
+def offset_for_leader_epoch(exchange: Exchange) -> None:
+    """Find where leader epochs end (KIP-320)."""
+    request = exchange.request
+    entries = [
+        m.PartitionEpoch(topic, entry.partition, entry.leader_epoch, entry.current_leader_epoch)
+        for topic, entry in flat(request.topics, topic="topic")
+    ]
+
+    def found(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            results = [m.PartitionEpochEnd(entry.topic, entry.partition, outcome.error.code) for entry in entries]
+        else:
+            results = outcome.body.partitions
+        topics = by_topic(
+            results,
+            lambda end: {
+                "partition": end.partition,
+                "error_code": end.error_code,
+                "leader_epoch": end.leader_epoch,
+                "end_offset": end.end_offset,
+            },
+            topic="topic",
+        )
+        exchange.reply({"topics": topics})
+
+    exchange.ask(m.OffsetForLeaderEpochRequest(entries), found)
+
+
+def delete_records(exchange: Exchange) -> None:
+    """Move log start offsets forward."""
+    request = exchange.request
+    entries = [m.PartitionDeletion(topic, entry.partition_index, entry.offset) for topic, entry in flat(request.topics)]
+
+    def deleted(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            results = [m.PartitionDeleted(entry.topic, entry.partition, outcome.error.code) for entry in entries]
+        else:
+            results = outcome.body.partitions
+        topics = by_topic(
+            results,
+            lambda result: {
+                "partition_index": result.partition,
+                "error_code": result.error_code,
+                "low_watermark": result.low_watermark,
+            },
+        )
+        exchange.reply({"topics": topics})
+
+    exchange.ask(m.DeleteRecordsRequest(entries, max(0, request.timeout_ms)), deleted)
+
+
+def init_producer_id(exchange: Exchange) -> None:
+    """Give an idempotent producer its id, or the next epoch of the one that it has."""
+    request = exchange.request
+
+    def given(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            exchange.reply({**error_of(outcome), "producer_id": -1, "producer_epoch": -1})
+        else:
+            exchange.reply({"producer_id": outcome.body.producer_id, "producer_epoch": outcome.body.producer_epoch})
+
+    if request.transactional_id is not None:
+        text = "transactions are not served yet: ask for an id without a transactional id"
+        exchange.reply(
+            {"error_code": UnsupportedVersionError.code, "error_message": text, "producer_id": -1, "producer_epoch": -1}
+        )
+        return
+    known = exchange.version >= 3  # noqa: PLR2004 - the version from which on a producer may name its id (KIP-360)
+    native = (
+        m.InitProducerIdRequest(request.producer_id, request.producer_epoch) if known else m.InitProducerIdRequest()
+    )
+    exchange.ask(native, given)

@@ -1,0 +1,56 @@
+"""Shapes that many responses share: entries gathered under their topics, errors of whole requests, and topic ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ..errors import BrokerError
+    from .exchange import Outcome
+
+NO_OPERATIONS = -(2**31)
+"""The authorized operations, where nobody asked for them."""
+
+
+def by_topic(
+    entries: Iterable[Any],
+    make: Callable[[Any], dict[str, Any]],
+    *,
+    topic: str = "name",
+    partitions: str = "partitions",
+) -> list[dict[str, Any]]:
+    """Gather entries, each with its topic, as Kafka's messages have them: topics with partitions."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        found.setdefault(entry.topic, []).append(make(entry))
+    return [{topic: name, partitions: made} for name, made in found.items()]
+
+
+def flat(topics: Iterable[Any], *, topic: str = "name") -> Iterator[tuple[str, Any]]:
+    """Each partition of a request with its topic."""
+    for each in topics:
+        for partition in each.partitions:
+            yield getattr(each, topic), partition
+
+
+def error_of(outcome: Outcome) -> dict[str, Any]:
+    """The fields that say whether a whole request failed, and why."""
+    return failed(outcome.error) if outcome.error is not None else {"error_code": 0, "error_message": None}
+
+
+def failed(error: BrokerError) -> dict[str, Any]:
+    """The fields that say why something failed."""
+    return {"error_code": error.code, "error_message": error.message}
+
+
+def code_and_text(entry: Any) -> dict[str, Any]:
+    """The error of a native entry."""
+    return {"error_code": entry.error_code, "error_message": entry.error_message}
+
+
+def topic_uuid(topic_id: str) -> UUID | None:
+    """Kafka's form of a topic id."""
+    return UUID(hex=topic_id) if topic_id else None

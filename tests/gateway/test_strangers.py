@@ -1,0 +1,193 @@
+"""Bad input at the Kafka listener: the node lives, others are unaffected, and a log line says what it was."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from zmqbroker.gateway.protocol import API_VERSIONS, APIS, METADATA, PRODUCE
+from zmqbroker.testing import Broker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .kafka_clients import Client
+
+MUTATIONS = 3_000
+MAX_REQUEST = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with Broker(log_level="INFO", socket_request_max_bytes=MAX_REQUEST) as found:
+        yield found
+
+
+@pytest.fixture
+def connect(broker: Broker) -> Iterator[Callable[[], socket.socket]]:
+    """Make bare connections to the Kafka listener."""
+    host, _, port = broker.kafka_bootstrap.rpartition(":")
+    made: list[socket.socket] = []
+
+    def make() -> socket.socket:
+        found = socket.create_connection((host, int(port)), timeout=20)
+        made.append(found)
+        return found
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def frame(key: int, version: int, body: bytes, correlation_id: int = 7, client_id: bytes = b"me") -> bytes:
+    header = struct.pack(">hhi", key, version, correlation_id) + struct.pack(">h", len(client_id)) + client_id
+    return struct.pack(">i", len(header) + len(body)) + header + body
+
+
+def receive(connection: socket.socket) -> bytes:
+    """One whole response, without its length; b"" if the connection was closed instead."""
+    data = b""
+    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
+        more = connection.recv(65536)
+        if not more:
+            return b""
+        data += more
+    return data[4:]
+
+
+def lives(broker: Broker, connect: Callable[[], socket.socket]) -> bool:
+    """Whether the node still answers."""
+    connection = connect()
+    connection.sendall(frame(API_VERSIONS, 0, b""))
+    return broker.is_running and receive(connection)[:6] == struct.pack(">ih", 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", "HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS"),
+        (b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f", "ZeroMQ"),
+        (b"\x7f\xff\xff\xff" + bytes(12), "a length of 2147483647 bytes"),
+        (b"\x80\x00\x00\x00", "a length of -2147483648 bytes"),
+        (b"\x00\x00\x00\x00", "a length of 0 bytes"),
+        (b"\x00\x00\x00\x03abc", "a request has 3 bytes"),
+        (frame(999, 0, b""), "API 999 is none"),
+        (frame(METADATA, 99, b""), "version 99 of Metadata is not served: versions 0 to 12 are"),
+        (frame(METADATA, 4, b"\x7f\xff\xff\xff"), "MetadataRequest.topics"),
+        (frame(PRODUCE, 3, b"\x00\x05ab"), "ProduceRequest.transactional_id: it takes 5 bytes"),
+    ],
+)
+def test_what_is_no_request_is_disconnected_and_named(
+    sent: bytes, why: str, broker: Broker, connect: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        connection = connect()
+        connection.sendall(sent)
+        assert receive(connection) == b""
+        assert lives(broker, connect)
+    assert any(why in record.getMessage() and record.levelno >= logging.WARNING for record in caplog.records)
+
+
+def test_a_version_of_api_versions_that_is_not_known_is_answered_with_what_is(
+    connect: Callable[[], socket.socket],
+) -> None:
+    connection = connect()
+    connection.sendall(frame(API_VERSIONS, 77, b"whatever"))
+    answer = receive(connection)
+    correlation_id, code, count = struct.unpack_from(">ihi", answer)
+    assert (correlation_id, code, count) == (7, 35, len(APIS))
+    connection.sendall(frame(API_VERSIONS, 0, b"", correlation_id=8))
+    assert struct.unpack_from(">ih", receive(connection)) == (8, 0)
+
+
+def test_requests_of_one_connection_are_answered_in_order(connect: Callable[[], socket.socket]) -> None:
+    connection = connect()
+    waits = struct.pack(">iiiib", -1, 300, 1, 1 << 20, 0) + struct.pack(">i", 0)  # a fetch of nothing, with a wait
+    requests = [frame(1, 4, waits, correlation_id=1)]
+    requests += [frame(API_VERSIONS, 0, b"", correlation_id=number) for number in range(2, 6)]
+    connection.sendall(b"".join(requests))
+    data = b""
+    seen = []
+    while len(seen) < 5:
+        data += connection.recv(65536)
+        while len(data) >= 4 and len(data) >= 4 + (size := int.from_bytes(data[:4], "big")):
+            seen.append(int.from_bytes(data[4:8], "big"))
+            data = data[4 + size :]
+    assert seen == [1, 2, 3, 4, 5]
+
+
+def test_a_stalled_client_holds_nobody_up(
+    broker: Broker, connect: Callable[[], socket.socket], client_of: Callable[[str], Client], topic: str
+) -> None:
+    stalled = [connect() for _ in range(20)]
+    for connection in stalled:
+        connection.sendall(struct.pack(">i", MAX_REQUEST) + b"the beginning of a request")
+    client = client_of("confluent-kafka")
+    client.produce(topic, [b"a", b"b"])
+    assert len(client.consume(topic, 2, topic)) == 2
+    assert lives(broker, connect)
+
+
+def test_thousands_of_mutated_frames_harm_nobody(
+    broker: Broker, connect: Callable[[], socket.socket], frames: list[bytes]
+) -> None:
+    """Real frames of a client, bytes of which are changed, cut out, or doubled."""
+    chance = random.Random(11)
+    connection = connect()
+    connection.settimeout(0.0)
+    for _ in range(MUTATIONS):
+        data = bytearray(chance.choice(frames))
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(4, len(data))
+            kind = chance.random()
+            if kind < 0.6:
+                data[at] = chance.randrange(256)
+            elif kind < 0.8:
+                del data[at : at + chance.randint(1, 8)]
+            else:
+                data[at:at] = data[at : at + chance.randint(1, 8)]
+            if len(data) <= 5:
+                break
+        data[:4] = struct.pack(">i", len(data) - 4)
+        try:
+            connection.send(data)
+            connection.recv(1 << 20)
+        except BlockingIOError:
+            continue
+        except OSError:
+            pass
+        connection.close()
+        connection = connect()
+        connection.settimeout(0.0)
+    assert lives(broker, connect)
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[bytes]:
+    """The requests of real clients, as they came off the wire."""
+    from zmqbroker.gateway import connection as module
+
+    from .kafka_clients import CLIENTS
+
+    heard: list[bytes] = []
+    original = module.KafkaConnection._hear
+
+    def hear(self: Any, data: Any) -> None:
+        heard.append(struct.pack(">i", len(data)) + bytes(data))
+        original(self, data)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(module.KafkaConnection, "_hear", hear)
+    with patch.context(), Broker() as other:
+        for name in ("kafka-python", "confluent-kafka"):
+            client = CLIENTS[name](other.kafka_bootstrap)
+            client.produce("t", [b"a", b"b"])
+            client.consume("t", 2, name)
+    patch.undo()
+    assert len({each[4:6] for each in heard}) > 8, "many kinds of requests"
+    return heard
