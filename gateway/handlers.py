@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from . import config_apis, data_apis, group_apis, protocol, topic_apis
+from . import cluster_apis, config_apis, data_apis, group_apis, protocol, topic_apis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +28,11 @@ HANDLERS: Final[Mapping[int, Callable[[Exchange], None]]] = {
     protocol.DESCRIBE_CONFIGS: config_apis.describe_configs,
     protocol.ALTER_CONFIGS: config_apis.alter_configs,
     protocol.INCREMENTAL_ALTER_CONFIGS: config_apis.incremental_alter_configs,
+    protocol.ELECT_LEADERS: cluster_apis.elect_leaders,
+    protocol.ALTER_PARTITION_REASSIGNMENTS: cluster_apis.alter_partition_reassignments,
+    protocol.LIST_PARTITION_REASSIGNMENTS: cluster_apis.list_partition_reassignments,
+    protocol.DESCRIBE_QUORUM: cluster_apis.describe_quorum,
+    protocol.DESCRIBE_TOPIC_PARTITIONS: cluster_apis.describe_topic_partitions,
     protocol.FIND_COORDINATOR: group_apis.find_coordinator,
     protocol.JOIN_GROUP: group_apis.join_group,
     protocol.SYNC_GROUP: group_apis.sync_group,

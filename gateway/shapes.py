@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from ..errors import LeaderNotAvailableError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -49,6 +51,19 @@ def failed(error: BrokerError) -> dict[str, Any]:
 def code_and_text(entry: Any) -> dict[str, Any]:
     """The error of a native entry."""
     return {"error_code": entry.error_code, "error_message": entry.error_message}
+
+
+def partition_fields(index: int, leader: int, epoch: int, replicas: list[int], isr: list[int]) -> dict[str, Any]:
+    """A partition as metadata describe it."""
+    return {
+        "error_code": 0 if leader >= 0 else LeaderNotAvailableError.code,
+        "partition_index": index,
+        "leader_id": leader,
+        "leader_epoch": epoch,
+        "replica_nodes": replicas,
+        "isr_nodes": isr,
+        "offline_replicas": [],
+    }
 
 
 def topic_uuid(topic_id: str) -> UUID | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import LeaderNotAvailableError, UnknownTopicIdError, UnsupportedVersionError
+from ..errors import UnknownTopicIdError, UnsupportedVersionError
 from ..transport import messages as m
 from .protocol import APIS, LOWEST_TOLD
-from .shapes import NO_OPERATIONS, code_and_text, error_of, topic_uuid
+from .shapes import NO_OPERATIONS, code_and_text, error_of, partition_fields, topic_uuid
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -76,15 +76,9 @@ def _topic(topic: m.TopicInfo) -> dict[str, Any]:
         "is_internal": topic.is_internal,
         "authorized_operations": NO_OPERATIONS,
         "partitions": [
-            {
-                "error_code": partition.error_code if partition.leader >= 0 else LeaderNotAvailableError.code,
-                "partition_index": partition.partition,
-                "leader_id": partition.leader,
-                "leader_epoch": partition.leader_epoch,
-                "replica_nodes": partition.replicas,
-                "isr_nodes": partition.isr,
-                "offline_replicas": [],
-            }
+            partition_fields(
+                partition.partition, partition.leader, partition.leader_epoch, partition.replicas, partition.isr
+            )
             for partition in topic.partitions
         ],
     }

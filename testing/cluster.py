@@ -34,6 +34,11 @@ class LocalCluster:
         """Every node's address, with commas."""
         return ",".join(node.bootstrap_servers for node in self.nodes.values() if node.ready is not None)
 
+    @property
+    def kafka_bootstrap(self) -> str:
+        """Every node's address for Kafka's clients, with commas."""
+        return ",".join(node.kafka_bootstrap for node in self.nodes.values() if node.ready is not None)
+
     def start(self) -> Self:
         """Start all nodes, and return when each has said that it is ready."""
         for node_id in range(1, self._count + 1):

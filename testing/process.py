@@ -52,7 +52,7 @@ class BrokerProcess:
     """A broker in a supervisor and a node process, in a process group of their own.
 
     ``flags`` are more words for `zmqbroker start`, such as ``["--set", "log.flush=os"]``. Without ``data_dir`` the data
-    are in a temporary folder that ``close`` removes. After the first start, further ones use the same port.
+    are in a temporary folder that ``close`` removes. After the first start, further ones use the same ports.
     ``prefix`` are words before the command, of a program that becomes it, such as ``["nsenter", "--net=..."]``; ``env``
     are more environment variables; what it writes to standard error is appended to the file ``error_path``.
     """
@@ -105,7 +105,9 @@ class BrokerProcess:
         """Start it and return at once."""
         assert self._process is None, "the broker process runs already"
         listen = self._listen if self.ready is None else self.ready.address
+        kafka = "127.0.0.1:0" if self.ready is None else self.ready.kafka or "none"
         command = [sys.executable, "-m", "zmqbroker", "start", "--data-dir", self.data_dir, "--listen", listen]
+        command += ["--kafka-listen", kafka]
         with nullcontext() if self._error_path is None else Path(self._error_path).open("ab") as errors:
             # A session of its own: one killpg reaches both processes, and Ctrl-C at the terminal only the caller.
             self._process = subprocess.Popen(  # noqa: S603 - our own command line

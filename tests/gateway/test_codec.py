@@ -46,6 +46,8 @@ def value_of(field: Any, version: int) -> st.SearchStrategy[Any]:
         made = st.booleans()
     elif kind in BOUNDS:
         made = st.integers(-(2 ** BOUNDS[kind]), 2 ** BOUNDS[kind] - 1)
+    elif kind == "uint16":
+        made = st.integers(0, 2**16 - 1)
     elif kind == "bitfield":
         made = st.just(-(2**31))
     elif kind == "string":
