@@ -7,12 +7,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo start test chaos-groups chaos-queue torture full-load check format docs bench clean
+.PHONY: help demo start test test-kafka chaos-groups chaos-queue torture full-load check format docs bench clean
 
 help:
 	@echo "make demo    run the main job on real input: stream a text, kill the broker midway, compare every line"
 	@echo "make start   run a broker on tcp://127.0.0.1:9292 with its data in ./zmqbroker-data"
 	@echo "make test    run the tests, in random order"
+	@echo "make test-kafka  Kafka's clients and, fetched from Maven Central, its Java tools and broker; takes mvn and java"
 	@echo "make chaos-groups  members of a consumer group join, leave, die and hang, for five minutes with each assignor"
 	@echo "make chaos-queue   a queue of 1,000,000 records; two of eight workers crash again and again, the broker once"
 	@echo "make torture  three nodes are killed, hung, cut off, and their disks fail, under load: nothing may be lost"
@@ -40,6 +41,10 @@ start: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-kafka: $(STAMP)
+	mvn -q -f tests/kafka_tools/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/build/kafka-libs
+	KAFKA_LIBS=$(CURDIR)/build/kafka-libs $(BIN)/python -m pytest --timeout=300 tests/gateway tests/kafka_tools $(ARGS)
 
 chaos-groups: $(STAMP)
 	$(BIN)/python tests/faults/group_chaos.py $(ARGS)

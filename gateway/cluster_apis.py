@@ -8,7 +8,7 @@ from ..errors import UnknownTopicOrPartitionError
 from ..quorum.image import METADATA_TOPIC
 from ..transport import cluster_messages as c
 from ..transport import quorum_messages as q
-from .shapes import NO_OPERATIONS, by_topic, code_and_text, error_of, flat, partition_fields, topic_uuid
+from .shapes import NO_OPERATIONS, by_topic, code_and_text, directory_uuid, error_of, flat, partition_fields, topic_uuid
 
 if TYPE_CHECKING:
     from ..quorum.image import MetadataImage
@@ -128,7 +128,7 @@ def _quorum(topic: str, index: int, body: q.DescribeQuorumReply) -> dict[str, An
 def _replica(replica: q.QuorumReplica) -> dict[str, Any]:
     return {
         "replica_id": replica.node_id,
-        "replica_directory_id": topic_uuid(replica.directory_id),
+        "replica_directory_id": directory_uuid(replica.directory_id),
         "log_end_offset": replica.end_offset,
         "last_fetch_timestamp": replica.last_fetch_ms,
         "last_caught_up_timestamp": replica.last_caught_up_ms,

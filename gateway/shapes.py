@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -69,3 +70,8 @@ def partition_fields(index: int, leader: int, epoch: int, replicas: list[int], i
 def topic_uuid(topic_id: str) -> UUID | None:
     """Kafka's form of a topic id."""
     return UUID(hex=topic_id) if topic_id else None
+
+
+def directory_uuid(directory_id: str) -> UUID | None:
+    """Kafka's form of a folder's id, which is written down as Kafka writes its own."""
+    return UUID(bytes=urlsafe_b64decode(f"{directory_id}==")) if directory_id else None
