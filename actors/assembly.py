@@ -194,7 +194,8 @@ class NodeActors:
         self._acceptor.tell_sessions(Drain())
         if self._gateway is not None:
             self._gateway.close()
-            self._gateway.tell_connections(Drain())
+            if context.open_requests:
+                self._gateway.tell_connections(Drain())
         context.reactor.tell(QUORUM, Drain())
         self._stop_when_idle()
 

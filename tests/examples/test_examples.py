@@ -12,6 +12,12 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 RUN_HERE = {"pubsub_publisher.py", "pubsub_subscriber.py", "burst_absorbed.py", "demo.py", "demo_cluster.py"}
+WITH_KAFKA_CLIENTS = {
+    "kafka_confluent.py": [rf"read 'hello {number}' at offset {number}" for number in range(7)],
+    "kafka_faststream.py": [rf"a double came back: {2 * number}" for number in range(7)],
+    "kafka_celery.py": [rf"the square of {number} is {number * number}" for number in range(7)],
+}
+"""Each with lines that it has to print."""
 IN_TEST_QUEUE_EXAMPLES = {
     "queue_producer.py",
     "queue_worker.py",
@@ -39,7 +45,9 @@ def start(zmqbroker_server):
 
 
 def test_every_example_has_a_test():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == RUN_HERE | IN_TEST_QUEUE_EXAMPLES
+    assert {
+        path.name for path in EXAMPLES.glob("*.py")
+    } == RUN_HERE | IN_TEST_QUEUE_EXAMPLES | WITH_KAFKA_CLIENTS.keys()
 
 
 def test_every_subscriber_sees_every_message(start, zmqbroker_topic):
@@ -91,3 +99,12 @@ def test_the_demonstration_of_a_cluster_loses_nothing(start):
     out, _ = process.communicate(timeout=100)
     assert process.returncode == 0, out
     assert "20000 lines are read back: 0 lost, 0 twice, in order" in out
+
+
+@pytest.mark.parametrize("name", WITH_KAFKA_CLIENTS)
+def test_applications_of_kafka_run_as_they_are(start, name):
+    process = start(name, "--count", "7", server=False)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    for line in WITH_KAFKA_CLIENTS[name]:
+        assert line in output, output
