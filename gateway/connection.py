@@ -20,6 +20,7 @@ from ..errors import BrokerError, InvalidRequestError, UnknownServerError
 from ..transport.envelope import checked
 from .decoding import Cursor
 from .exchange import Exchange, Outcome
+from .fetch_session import FetchSession
 from .handlers import HANDLERS
 from .protocol import API_VERSIONS, APIS, RequestHeader, UnknownApiError, codec, read_header
 
@@ -72,6 +73,7 @@ class KafkaConnection(ReactorActor):
         self._held_bytes = 0
         """What the requests hold that are not answered."""
         self._thens: dict[Call, tuple[Exchange, Callable[[Outcome], object]]] = {}
+        self.fetch_session = FetchSession(1 + context.random.getrandbits(30))
         self._is_muted = False
         self._is_draining = False
         self._idle_timer: Timer | None = None

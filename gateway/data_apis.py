@@ -6,18 +6,18 @@ from itertools import groupby
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import InvalidRequestError, UnsupportedVersionError
+from ..errors import BrokerError, InvalidRequestError, UnsupportedVersionError
 from ..transport import messages as m
 from .encoding import put_varint
+from .fetch_session import INITIAL_EPOCH
 from .protocol import begin_response, end_response, is_flexible
-from .shapes import by_topic, error_of, flat
+from .shapes import by_topic, error_of, failed, flat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Buffer
 
-    from ..errors import BrokerError
     from .exchange import Exchange, Outcome
 
 _LARGEST: Final = 2**31 - 1
@@ -77,14 +77,12 @@ def _produced(result: m.PartitionProduced) -> dict[str, Any]:
 
 
 def fetch(exchange: Exchange) -> None:
-    """Read batches, with a long poll. Every fetch names all of its partitions: no session is ever offered (KIP-227)."""
+    """Read batches, with a long poll."""
     request = exchange.request
     if request.replica_id != _CONSUMER:
-        message = (
-            f"replica {request.replica_id} fetches as a broker of this cluster would, which is not done by this way"
-        )
+        message = f"replica {request.replica_id} fetches as a broker would: nodes of a cluster do that in another way"
         raise InvalidRequestError(message)
-    entries = [
+    named = [
         m.PartitionFetch(
             topic,
             partition.partition,
@@ -94,15 +92,24 @@ def fetch(exchange: Exchange) -> None:
         )
         for topic, partition in flat(request.topics, topic="topic")
     ]
+    forgotten = [(topic.topic, index) for topic in request.forgotten_topics_data for index in topic.partitions]
+    session = exchange.connection.fetch_session
+    try:
+        entries = session.ask(request.session_id, request.session_epoch, named, forgotten)
+    except BrokerError as error:
+        exchange.reply({**failed(error), "responses": []})
+        return
     native = m.FetchRequest(
         max(0, request.max_wait_ms), max(0, request.min_bytes), max(0, request.max_bytes), entries, request.rack_id
     )
 
     def fetched(outcome: Outcome) -> None:
         if outcome.error is not None:
-            exchange.reply({**error_of(outcome), "responses": []})
+            exchange.reply({**error_of(outcome), "session_id": session.session_id(), "responses": []})
             return
-        _send_fetched(exchange, outcome.body.partitions, outcome.data)
+        is_first = request.session_epoch <= INITIAL_EPOCH
+        news = session.news(outcome.body.partitions, outcome.data, is_first=is_first)
+        _send_fetched(exchange, news, session.session_id())
 
     exchange.ask(native, fetched)
 
@@ -113,20 +120,18 @@ _INT32 = Struct(">i")
 _NO_ABORTED = -1
 
 
-def _send_fetched(exchange: Exchange, results: Sequence[m.PartitionFetched], data: Sequence[bytes]) -> None:
+def _send_fetched(exchange: Exchange, news: Sequence[tuple[m.PartitionFetched, bytes]], session_id: int) -> None:
     """Write the response around the batches, which are not copied."""
     version = exchange.version
     flexible = is_flexible(exchange.header.api.key, version)
     out = begin_response(exchange.header)
     out += _INT32.pack(exchange.throttle_ms)
     if version >= 7:  # noqa: PLR2004 - the version that has it
-        out += bytes(2 + 4)  # no error, no session
+        out += bytes(2)  # no error
+        out += _INT32.pack(session_id)
     buffers: list[Buffer] = []
     more_bytes = 0
-    topics = [
-        (topic, list(group))
-        for topic, group in groupby(zip(results, data, strict=True), key=lambda pair: pair[0].topic)
-    ]
+    topics = [(topic, list(group)) for topic, group in groupby(news, key=lambda pair: pair[0].topic)]
     _put_count(out, len(topics), flexible=flexible)
     for topic, partitions in topics:
         name = topic.encode()
