@@ -12,7 +12,7 @@ from zmqbroker.testing import BrokerProcess
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .conftest import KafkaBroker
+    from .kafka_server import KafkaBroker
 
 COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
 COUNT = 100

@@ -17,7 +17,7 @@ from zmqbroker.log import plain_records
 from zmqbroker.log.batch import make_batch, read_header
 from zmqbroker.log.compression import compress
 from zmqbroker.log.records import encode_batch
-from zmqbroker.log.uniform_records import uniform_timestamp_deltas
+from zmqbroker.log.uniform_records import offset_columns, uniform_timestamp_deltas
 from zmqbroker.log.validation import check_batch
 from zmqbroker.settings import TopicConfig
 
@@ -241,3 +241,9 @@ def test_no_byte_of_a_records_frame_can_be_wrong_in_a_uniform_batch(count):
                     else:
                         assert found in (None, (min(deltas), max(deltas)))
         position = end
+
+
+@pytest.mark.parametrize(("width", "first", "end"), [(1, 0, 64), (2, 64, 8192), (3, 8192, 2**20)])
+def test_columns_of_offsets_are_those_of_their_varints(width: int, first: int, end: int) -> None:
+    encoded = b"".join(map(plain_records.varint, range(first, end)))
+    assert offset_columns(width) == [encoded[column::width] for column in range(width)]
