@@ -75,6 +75,7 @@ from .group_errors import (
     NotCoordinatorError,
     OffsetMetadataTooLargeError,
     RebalanceInProgressError,
+    TransactionalIdAuthorizationFailedError,
     UnknownMemberIdError,
 )
 
@@ -156,6 +157,7 @@ __all__ = [
     "StorageError",
     "ThrottlingQuotaExceededError",
     "TopicExistsError",
+    "TransactionalIdAuthorizationFailedError",
     "UnknownLeaderEpochError",
     "UnknownMemberIdError",
     "UnknownProducerIdError",

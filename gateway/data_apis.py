@@ -6,7 +6,7 @@ from itertools import groupby
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import BrokerError, InvalidRequestError, UnsupportedVersionError
+from ..errors import BrokerError, InvalidRequestError, TransactionalIdAuthorizationFailedError
 from ..transport import messages as m
 from .encoding import put_varint
 from .fetch_session import INITIAL_EPOCH
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from .exchange import Exchange, Outcome
 
-_LARGEST: Final = 2**31 - 1
-_READ_COMMITTED: Final = 1
+_NO_TRANSACTIONS: Final = "transactions are not served yet: produce without a transactional id"
 _CONSUMER: Final = -1
 """The replica id of whoever is no broker."""
 
@@ -48,8 +47,7 @@ def produce(exchange: Exchange) -> None:
         exchange.reply({"responses": responses})
 
     if request.transactional_id is not None:
-        text = "transactions are not served yet: produce without a transactional id"
-        produced_error = InvalidRequestError(text)
+        produced_error = TransactionalIdAuthorizationFailedError(_NO_TRANSACTIONS)
         exchange.reply(
             {"responses": by_topic(_all_failed(entries, produced_error), _produced, partitions="partition_responses")}
         )
@@ -273,10 +271,8 @@ def init_producer_id(exchange: Exchange) -> None:
             exchange.reply({"producer_id": outcome.body.producer_id, "producer_epoch": outcome.body.producer_epoch})
 
     if request.transactional_id is not None:
-        text = "transactions are not served yet: ask for an id without a transactional id"
-        exchange.reply(
-            {"error_code": UnsupportedVersionError.code, "error_message": text, "producer_id": -1, "producer_epoch": -1}
-        )
+        error = TransactionalIdAuthorizationFailedError(_NO_TRANSACTIONS)
+        exchange.reply({**failed(error), "producer_id": -1, "producer_epoch": -1})
         return
     known = exchange.version >= 3  # noqa: PLR2004 - the version from which on a producer may name its id (KIP-360)
     native = (

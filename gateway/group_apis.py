@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidRequestError
+from ..errors import TransactionalIdAuthorizationFailedError
 from ..transport import group_messages as g
 from .shapes import NO_OPERATIONS, by_topic, error_of, failed, flat
 
@@ -38,8 +38,8 @@ def find_coordinator(exchange: Exchange) -> None:
         exchange.reply({"coordinators": entries} if several else entries[0])
 
     if request.key_type == _TRANSACTION:
-        text = "there is no transaction coordinator here: transactions are not served yet"
-        _refuse_all(exchange, keys, InvalidRequestError(text), several=several)
+        text = "transactions are not served yet: produce without a transactional id"
+        _refuse_all(exchange, keys, TransactionalIdAuthorizationFailedError(text), several=several)
         return
     exchange.ask(g.FindCoordinatorRequest(keys, request.key_type), found)
 

@@ -2,8 +2,9 @@
 
     KAFKA_LIBS=build/kafka-libs python tests/kafka_tools/throughput.py [--rounds N] [--records N]
 
-Both brokers run with one node, one partition and acks=all. Kafka does not wait for its disk (its default, and what its own
-figures are of); ours is measured that way (`flush=os`) and with its own default, that what is acknowledged is on the disk.
+Both brokers run with one node, one partition and acks=all. Kafka does not wait for its disk (its default, and what its
+own figures are of); ours is measured that way (`flush=os`) and with its own default, that what is acknowledged is on
+the disk.
 """
 
 from __future__ import annotations
