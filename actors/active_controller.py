@@ -2,7 +2,7 @@
 
 It is event-sourced. A request is decided against the working image, which holds all that is appended, committed or not;
 its records go to the quorum, and its answer waits until they, and all before them, are committed: nobody hears of what
-may yet be lost. Heartbeats that change nothing do not wait.
+may yet be lost, or is not true any more. Heartbeats that change nothing do not wait.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import BrokerError, InconsistentClusterIdError, NotControllerError, UnsupportedVersionError
 from ..quorum import decisions, node_decisions, partition_decisions, reassignment
 from ..quorum.decision import Decision
 from ..quorum.image import apply
+from ..quorum.records import NoOp
 from ..transport.cluster_messages import (
     AlterPartitionReassignmentsRequest,
     DrainNodeRequest,
@@ -45,7 +46,7 @@ from .context import QUORUM
 from .peer_commands import AppendMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..quorum.image import MetadataImage
     from ..quorum.records import MetadataRecord
@@ -76,6 +77,10 @@ _BY_IMAGE: dict[type[Request], Callable[[MetadataImage, Any], Decision]] = {
     CreatePartitionsRequest: decisions.create_partitions,
     UpgradeClusterRequest: node_decisions.upgrade_cluster,
 }
+
+
+_TRUE_ANYWAY: Final = (HeartbeatNodeRequest, InitProducerIdRequest, AlterPartitionRequest)
+"""An id of a block of its own is unique whoever leads; the others are asked again until the metadata agree."""
 
 
 class _Decided(NamedTuple):
@@ -121,11 +126,24 @@ class ActiveController:
         except BrokerError as error:
             logger.info("%s was refused: %s", type(request).__name__, error.message)
             outcome: Outcome = error
+            records: Sequence[MetadataRecord] = ()
         else:
-            self.append(decision.records)
-            outcome = decision.reply
+            outcome, records = decision.reply, decision.records
+        self.append(list(records) or self._confirmation(request))
         self._decided.append(_Decided(self.image.end_offset, respond, outcome))
         self._answer()
+
+    def _confirmation(self, request: Request) -> list[MetadataRecord]:
+        """What to append for a decision that changes nothing, so that its answer is still true when it is told.
+
+        A controller that was cut off or hung may have a successor without knowing it. It commits nothing more; and what
+        it has to say of its old metadata ("there is no such topic") it must not say either. A quorum of one has no
+        other leader.
+        """
+        voters = {node_id for node_id, _ in self.image.voters}
+        if isinstance(request, _TRUE_ANYWAY) or voters <= {self._context.config.node_id}:
+            return []
+        return [NoOp()]
 
     def _decision(self, request: Request) -> Decision:
         kind = type(request)

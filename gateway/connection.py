@@ -74,8 +74,7 @@ class KafkaConnection(ReactorActor):
         """What the requests hold that are not answered."""
         self._thens: dict[Call, tuple[Exchange, Callable[[Outcome], object]]] = {}
         self.fetch_session = FetchSession(1 + context.random.getrandbits(30))
-        self._is_muted = False
-        self._is_draining = False
+        self._muted_until_ms = 0.0
         self._idle_timer: Timer | None = None
         self._last_heard_ms = context.clock.monotonic_ms()
 
@@ -95,7 +94,6 @@ class KafkaConnection(ReactorActor):
                     if not self._wire.closed:
                         self._hear(frame)
             case Drain():
-                self._is_draining = True
                 self._calls.drain()
             case Drained():
                 self._hear_as_allowed()
@@ -115,7 +113,7 @@ class KafkaConnection(ReactorActor):
             self._refuse_api(error)
             return
         except InvalidRequestError as error:
-            self._disconnect(error)
+            self.disconnect(error)
             return
         if header.client_id is not None and header.client_id != self.client_id:
             self.client_id = header.client_id
@@ -133,17 +131,18 @@ class KafkaConnection(ReactorActor):
         try:
             HANDLERS[header.api.key](exchange)
         except BrokerError as error:  # the request contradicts itself, where its response has no place to say so
-            self._disconnect(error)
+            self.disconnect(error)
 
     def _refuse_api(self, error: UnknownApiError) -> None:
         if error.key != API_VERSIONS:
-            self._disconnect(error)
+            self.disconnect(error)
             return
         # The answer to a version that is not known is one that every client can read (KIP-35, KIP-511).
         header = RequestHeader(APIS[API_VERSIONS], 0, error.correlation_id, None, 0)
         self._begin(header, codec(API_VERSIONS, 0).read(Cursor(b"")), 0)
 
-    def _disconnect(self, error: BrokerError) -> None:
+    def disconnect(self, error: BrokerError) -> None:
+        """End the connection for what the client has sent, and log why."""
         self.context.counters["kafka-requests-refused"] += 1
         logger.warning("closed the Kafka connection from %s: %s", self._wire.peer, error.message)
         self._close(error.message)
@@ -174,13 +173,10 @@ class KafkaConnection(ReactorActor):
         wait_ms = self._throttle.charge(call, sum(map(len, data)))
         if wait_ms > exchange.throttle_ms:
             exchange.throttle_ms = wait_ms
-            self._is_muted = True
+            until_ms = self.context.clock.monotonic_ms() + wait_ms
+            self._muted_until_ms = max(self._muted_until_ms, until_ms)  # another request may have set a later one
             self._hear_as_allowed()
-            self.reactor.call_later(wait_ms, self._unmute)
-
-    def _unmute(self) -> None:
-        self._is_muted = False
-        self._hear_as_allowed()
+            self.reactor.call_later(wait_ms, self._hear_as_allowed)
 
     # ---- responses
 
@@ -205,7 +201,7 @@ class KafkaConnection(ReactorActor):
         """Read on as long as the client is within its credit, reads its responses, and owes its quota no time."""
         credit = self.context.config.session_credit_bytes
         if (
-            self._is_muted
+            (self._muted_until_ms and self.context.clock.monotonic_ms() < self._muted_until_ms)
             or len(self._exchanges) >= MAX_OPEN_EXCHANGES
             or self._held_bytes >= credit
             or self._wire.unsent_bytes >= credit

@@ -6,9 +6,10 @@ from itertools import groupby
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import BrokerError, InvalidRequestError, TransactionalIdAuthorizationFailedError
+from ..errors import BrokerError, InvalidRequestError, TransactionalIdAuthorizationFailedError, error_for
 from ..transport import messages as m
 from .encoding import put_varint
+from .exchange import Outcome
 from .fetch_session import INITIAL_EPOCH
 from .protocol import begin_response, end_response, is_flexible
 from .shapes import by_topic, error_of, failed, flat
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from .exchange import Exchange, Outcome
+    from .exchange import Exchange
 
 _NO_TRANSACTIONS: Final = "transactions are not served yet: produce without a transactional id"
 _CONSUMER: Final = -1
@@ -29,7 +30,10 @@ _CONSUMER: Final = -1
 
 
 def produce(exchange: Exchange) -> None:
-    """Append batches. With acks=0 nothing is answered; a client that asks for so little hears of errors by its end."""
+    """Append batches. With acks=0 nothing is answered; if one is refused the connection ends, as Kafka does it.
+
+    A producer that waits for no answer learns so that its metadata may be old, and asks for them again.
+    """
     request = exchange.request
     entries: list[m.PartitionData] = []
     batches: list[bytes] = []
@@ -37,22 +41,23 @@ def produce(exchange: Exchange) -> None:
         for partition in topic.partition_data:
             entries.append(m.PartitionData(topic.name, partition.index))
             batches.append(partition.records or b"")
+            partition.records = None  # held once: the answer may take long
 
     def produced(outcome: Outcome) -> None:
-        if request.acks == 0:
-            exchange.finish(())
-            return
         results = _all_failed(entries, outcome.error) if outcome.error is not None else outcome.body.partitions
-        responses = by_topic(results, _produced, partitions="partition_responses")
-        exchange.reply({"responses": responses})
+        if request.acks != 0:
+            exchange.reply({"responses": by_topic(results, _produced, partitions="partition_responses")})
+            return
+        refused = next((result for result in results if result.error_code), None)
+        exchange.finish(())
+        if refused is not None:
+            exchange.connection.disconnect(error_for(refused.error_code, refused.error_message))
 
     if request.transactional_id is not None:
-        produced_error = TransactionalIdAuthorizationFailedError(_NO_TRANSACTIONS)
-        exchange.reply(
-            {"responses": by_topic(_all_failed(entries, produced_error), _produced, partitions="partition_responses")}
-        )
+        produced(Outcome(None, [], TransactionalIdAuthorizationFailedError(_NO_TRANSACTIONS)))
         return
-    native = m.ProduceRequest(request.acks, max(0, request.timeout_ms), entries)
+    # With acks=0 the native request would say nothing of what was refused.
+    native = m.ProduceRequest(request.acks or 1, max(0, request.timeout_ms), entries)
     exchange.ask(native, produced, batches)
 
 

@@ -15,6 +15,7 @@ from .records import (
     MetadataRecord,
     NextNodeId,
     NextProducerId,
+    NoOp,
     RegisterNode,
     RemoveNode,
     RemoveTopic,
@@ -174,7 +175,7 @@ class _Fold:
                 self.changes["voters"] = tuple((node_id, directory_id) for node_id, directory_id in voters)
             case SetProtocolVersion(version):
                 self.changes["protocol_version"] = version
-            case LeaderChange():
+            case LeaderChange() | NoOp():
                 pass
             case _:
                 assert False, f"the metadata image does not know {record!r}"  # noqa: B011, PT015 - a closed union

@@ -113,6 +113,10 @@ class LeaderChange(_Record):
     epoch: int
 
 
+class NoOp(_Record):
+    """Nothing changes. Once it is committed, whoever appended it knows that it led when it did (Kafka's NoOpRecord)."""
+
+
 class SetVoters(_Record):
     """Who votes, from this record's append on: (node id, directory id) each (KIP-853)."""
 
@@ -136,6 +140,7 @@ MetadataRecord: TypeAlias = (
     | NextProducerId
     | NextNodeId
     | LeaderChange
+    | NoOp
     | SetVoters
     | SetProtocolVersion
 )

@@ -13,7 +13,6 @@ from ..errors import (
     BrokerError,
     BrokerIdNotRegisteredError,
     ConfigError,
-    InconsistentTopicIdError,
     InvalidPartitionsError,
     TopicExistsError,
     UnknownTopicOrPartitionError,
@@ -102,10 +101,12 @@ def _widened(wanted: PartitionCount, result: TopicResult, before: MetadataImage,
 
 
 def _deleted(result: TopicResult, before: MetadataImage, after: MetadataImage) -> TopicResult:
-    then, now = before.topics.get(result.topic), after.topics.get(result.topic)
-    is_gone = then is not None and (now is None or now.topic_id != then.topic_id)
-    if result.error_code in (UnknownTopicOrPartitionError.code, InconsistentTopicIdError.code) and is_gone:
-        assert then is not None
+    """One that is gone was deleted; one that has come in its place may be what was meant, and is left to be asked for.
+
+    Whether that one has come since, or this node did not know of it when it was asked, nobody can say.
+    """
+    then = before.topics.get(result.topic)
+    if result.error_code == UnknownTopicOrPartitionError.code and then is not None and result.topic not in after.topics:
         return TopicResult(result.topic, 0, None, then.topic_id)
     return result
 

@@ -191,3 +191,14 @@ def frames() -> list[bytes]:
     patch.undo()
     assert len({each[4:6] for each in heard}) > 8, "many kinds of requests"
     return heard
+
+
+def test_a_producer_that_wants_no_answers_is_disconnected_if_it_is_refused(
+    broker: Broker, connect: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    body = struct.pack(">hhii", -1, 0, 1000, 1) + b"\x00\x04nope" + struct.pack(">iii", 1, 0, 4) + b"junk"
+    connection = connect()
+    connection.sendall(frame(PRODUCE, 3, body))
+    assert receive(connection) == b""
+    assert lives(broker, connect)
+    assert "there is no topic 'nope'" in caplog.text

@@ -1,4 +1,4 @@
-"""A coordinator that was cut off has a successor without knowing it, and hands out nothing that this one finished."""
+"""Coordinators and controllers that have a successor without knowing it say and do nothing that is no longer true."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from zmqbroker.groups.partitioning import group_partition
 from zmqbroker.simulation.client import SimClient
 from zmqbroker.transport.group_messages import SHARE_COORDINATOR, FindCoordinatorRequest
 from zmqbroker.transport.internal_topics import SHARE_STATE_TOPIC
+from zmqbroker.transport.messages import CreateTopicsRequest, DeleteTopicsRequest, NewTopic
 from zmqbroker.transport.share_messages import (
     ACK_ACCEPT,
     Acknowledgement,
@@ -91,3 +92,20 @@ def test_what_a_successor_has_finished_is_not_delivered_by_the_coordinator_befor
     queue.accept(client, new, 1, 9)
     found = queue.fetch(queue.near, queue.old, 9)
     assert found is None or isinstance(found, NotCoordinatorError), f"finished records were handed out: {found}"
+
+
+def test_a_controller_that_hung_does_not_answer_by_what_it_knew(machines):
+    # So fast an election that the client's connection has not been given up when the old controller goes on.
+    cluster = machines(controller_quorum_fetch_timeout_ms=300, controller_quorum_election_timeout_ms=100)
+    old = cluster.node(cluster.leader.life.context.controller_id)
+    others = [node for node in cluster.cluster if node is not old]
+    old.pause()
+    outcomes = []
+    cluster.client.ask(old.address, DeleteTopicsRequest(["new"], 20_000), outcomes.append, (), 60_000.0)
+    cluster.run_until(lambda: all(node.life.context.controller_id not in (-1, old.node_id) for node in others))
+    created = cluster.ask(others[0].address, CreateTopicsRequest([NewTopic("new", 1, 3)], 20_000))
+    assert not created.body.topics[0].error_code
+    old.resume()
+    cluster.run_until(lambda: outcomes)
+    (outcome,) = outcomes
+    assert outcome.error is not None or not outcome.body.topics[0].error_code, "there is such a topic"

@@ -71,6 +71,17 @@ def test_errors_of_the_request_come_back_as_they_are(cluster):
     assert "there is no node 7" in asked.outcome.message
 
 
+def test_an_error_is_told_once_the_controller_knows_that_it_still_leads(cluster):
+    nodes = cluster(3)
+    nodes.auto_commit = False
+    asked = nodes[1].ask(RemoveNodeRequest(7))
+    nodes.run()
+    assert asked.outcome is None
+    nodes.commit()
+    nodes.run()
+    assert asked.outcome.code == 102
+
+
 def test_requests_wait_for_a_leader(cluster, topic):
     nodes = cluster(3)
     nodes.nobody_leads()
@@ -275,8 +286,30 @@ def test_a_repeated_deletion_spares_a_topic_that_was_created_since(cluster, topi
     nodes[2].links[1].change(LinkState.UP)
     nodes.run()
     assert nodes.image.topics["t"] == created
-    assert [result.error_code for result in deleted.body.topics] == [0, 3, 0]
-    assert deleted.body.topics[0].topic_id not in ("", created.topic_id)
+    assert [result.error_code for result in deleted.body.topics] == [103, 3, 0]
+    assert f"created anew: it has the id {created.topic_id}" in deleted.body.topics[0].error_message
+
+
+def test_a_repeated_deletion_by_a_node_that_knew_the_topic_before_is_no_success(cluster, topic):
+    nodes = cluster(3)
+    nodes[1].ask(topic("t", 1))
+    nodes.run()
+    nodes[2].follows = False
+    nodes[1].ask(DeleteTopicsRequest(["t"], 1000))
+    nodes.run()
+    nodes[1].ask(topic("t", 1))
+    nodes.run()
+    nodes[2].links[1].held = True
+    deleted = nodes[2].ask(DeleteTopicsRequest(["t"], 1000))
+    nodes.run()
+    nodes[2].links[1].change(LinkState.DOWN)
+    nodes[2].links[1].held = False
+    nodes[2].follows = True
+    nodes[2].apply()
+    nodes[2].links[1].change(LinkState.UP)
+    nodes.run()
+    (result,) = deleted.body.topics
+    assert ("t" in nodes.image.topics) == (result.error_code != 0)
 
 
 def test_a_first_deletion_is_by_name_whatever_its_node_knows(cluster, topic):
