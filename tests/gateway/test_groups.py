@@ -61,6 +61,7 @@ class KafkaPythonMember:
     @unclosed_sockets()
     def close(self) -> None:
         self._consumer.close()
+        del self._consumer
 
 
 class ConfluentMember:
