@@ -137,9 +137,14 @@ class Eyes:
         return found
 
     def departed(self) -> list[Departed]:
-        """Leaders that are gone: one that advances and is stopped within one pass is never seen with its last mark."""
+        """Leaders that are gone, or whose logs are found to be damaged and looked into no more.
+
+        One that advances and is stopped, or finds damage, within one pass is never seen with its last mark.
+        """
         gone = [key for key, actor in self._leaders.items() if self._actor(key) is not actor]
-        return [Departed(key, self._leaders.pop(key).high_watermark) for key in gone]
+        found = [Departed(key, self._leaders.pop(key).high_watermark) for key in gone]
+        damaged = [(key, self._leaders.get(key)) for key in self.damaged]
+        return found + [Departed(key, actor.high_watermark) for key, actor in damaged if actor is not None]
 
     def _actor(self, key: Key) -> Any:
         actors = self._life.runner.reactor._actors  # noqa: SLF001 - the one place that looks inside

@@ -156,9 +156,9 @@ class Simulation:
         eyes = None if node is None else self._look(node)
         if node is None or eyes is None:
             return
+        replicas, quorum = eyes.changed(), eyes.quorum()
         for key, high_watermark in eyes.departed():
             self.truth.departed(key, high_watermark)
-        replicas, quorum = eyes.changed(), eyes.quorum()
         if eyes.damaged and not node.has_rotten:
             self.world.violated("21 recovery", f"{node.name} finds {eyes.damaged[0]} damaged, and its disk is good")
         if not replicas and quorum is None and not self._is_new(node):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from zmqbroker.errors import CorruptMessageError
+from zmqbroker.simulation.probe import Eyes
 
 MAGIC = 16
 """Where a batch has its magic number."""
@@ -97,3 +98,16 @@ def test_two_damaged_replicas_do_not_hand_over_to_each_other(machines):
     state, data = cluster.fetch(5)
     assert (state.error_code, len(data) > 0) == (0, True)
     assert cluster.fetch(7)[0].error_code == CorruptMessageError.code
+
+
+def test_the_simulator_sees_the_last_mark_of_a_leader_that_finds_damage(cluster):
+    """It advances and finds damage within one pass, after which its log is looked into no more."""
+    leader = cluster.leader
+    eyes = Eyes(leader.life, leader.node_id)
+    eyes.changed()
+    assert cluster.produce(10).base_offset == 10
+    flip(cluster, leader)
+    find(cluster, leader)
+    eyes.changed()
+    ((key, mark),) = eyes.departed()
+    assert (key.topic, mark) == ("data", 11)
