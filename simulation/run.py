@@ -130,7 +130,8 @@ class Simulation:
         self.partitions: list[Partition] = [(_TOPIC, index) for index in range(swarm.partitions)]
         self.workloads: list[Workload] = []
         # Without flush=ack the fewest records survive a power cut; faults that lose them are then off.
-        safe_acks = (-1,) if {"power", "failed-flush"} & swarm.every_ms.keys() or swarm.nodes > 1 else (-1, 1)
+        may_lose = swarm.nodes > 1 or not swarm.every_ms.keys().isdisjoint({"power", "power-all", "failed-flush"})
+        safe_acks = (-1,) if may_lose else (-1, 1)
         self.invariants = [cls(self.world, self.cluster, self.history, self.truth) for cls in INVARIANTS]
         for invariant in self.invariants:
             if isinstance(invariant, Acked):
