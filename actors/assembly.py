@@ -56,6 +56,11 @@ class Gateway(Protocol):
         """Hear no more; answers still leave."""
         ...
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether answers are on their way to clients."""
+        ...
+
     def tell_connections(self, message: Any) -> None:
         """Tell every connection's actor."""
         ...
@@ -203,7 +208,8 @@ class NodeActors:
         """Wait until no client waits for an answer, or the time is up."""
         context = self.context
         left = context.open_requests
-        if left and context.clock.monotonic_ms() < self._stop_deadline_ms:
+        is_sending = self._gateway is not None and self._gateway.is_sending
+        if (left or is_sending) and context.clock.monotonic_ms() < self._stop_deadline_ms:
             context.reactor.call_later(_STOP_CHECK_MS, self._stop_when_idle)
             return
         if left:

@@ -27,9 +27,6 @@ class OpenCalls:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def __contains__(self, call: Call) -> bool:
-        return call in self._calls
-
     def __iter__(self) -> Iterator[Call]:
         """Go over those that are open now and still are when their turn comes: one may end the others."""
         return (call for call in list(self._calls) if not call.closed)

@@ -24,6 +24,8 @@ class Throttle:
 
     def rename(self, client_id: str) -> None:
         """The client has said who it is."""
+        if client_id != self._client_id:
+            self.forget()
         self._client_id = client_id
         self._rates_from = None
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PROBLEMS = {errno.EADDRINUSE: "is in use", errno.EACCES: "is for privileged users"}
 PORTS_NAME = "local-ports"
 MAX_NODES = 64
+_PORT_MAX = 65_535
 
 
 def node_configs(config: BrokerConfig, count: int) -> list[BrokerConfig]:
@@ -37,8 +38,8 @@ def node_configs(config: BrokerConfig, count: int) -> list[BrokerConfig]:
         raise ConfigError(message)
     host, _, port = config.listen.removeprefix("tcp://").rpartition(":")
     ports = _chosen_ports(config, host, count) if int(port) == 0 else [int(port) + index for index in range(count)]
-    if ports[-1] > 65_535:  # noqa: PLR2004 - the largest port there is
-        message = f"{count} nodes from port {port} on need ports up to {ports[-1]}, and 65535 is the last one"
+    if ports[-1] > _PORT_MAX:
+        message = f"{count} nodes from port {port} on need ports up to {ports[-1]}, and {_PORT_MAX} is the last one"
         raise ConfigError(message)
     for name, address in (
         ("advertised.address", config.advertised_address),
@@ -86,7 +87,14 @@ def check_ports(configs: Sequence[BrokerConfig]) -> None:
 def _kafka_listen(address: str, index: int) -> str:
     """Where the node of this index listens for Kafka's clients: one port after the other, unless any will do."""
     host, _, port = address.rpartition(":")
-    return address if address == NO_ADDRESS or int(port) == 0 else f"{host}:{int(port) + index}"
+    if address == NO_ADDRESS or int(port) == 0:
+        return address
+    if int(port) + index > _PORT_MAX:
+        message = (
+            f"{index + 1} nodes from port {port} on need ports up to {int(port) + index}, and {_PORT_MAX} is the last"
+        )
+        raise ConfigError(message)
+    return f"{host}:{int(port) + index}"
 
 
 def _has_cluster(folder: str) -> bool:

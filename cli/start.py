@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..actors.supervisor import run_supervised
 from ..gateway.entry import open_gateway
 from ..setting_values import NO_ADDRESS
-from ..settings import load_broker_config
+from ..settings import BrokerConfig, load_broker_config
 from .local_nodes import check_ports, node_configs
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--kafka-listen",
         metavar="HOST:PORT",
-        help="where Kafka's clients connect (default 127.0.0.1:9092, or any free port if --listen has port 0); none:"
-        " nowhere",
+        help="where Kafka's clients connect (default 127.0.0.1:9092, or any free port if --listen is another than its"
+        " default); none: nowhere",
     )
     parser.add_argument(
         "--nodes", metavar="N", type=int, default=1, help="how many nodes to run here, on ports from --listen's on"
@@ -65,8 +65,8 @@ def run(args: Namespace) -> int:
     if args.join is not None:
         pairs.append(f"join={args.join}")
     config = load_broker_config(args.config, pairs)
-    if "kafka.listen" not in config.explicit and config.listen.endswith(":0"):
-        config = replace(config, kafka_listen="tcp://127.0.0.1:0")
+    if "kafka.listen" not in config.explicit and config.listen != BrokerConfig().listen:
+        config = replace(config, kafka_listen="tcp://127.0.0.1:0")  # another broker of this host may have Kafka's port
     if config.join and "node.id" not in config.explicit:
         config = replace(config, node_id=-1)
     configs = node_configs(config, args.nodes)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidConfigError
 from ..transport import config_messages as c
-from .shapes import code_and_text, error_of
+from .shapes import code_and_text, error_of, failed
 
 if TYPE_CHECKING:
     from .exchange import Exchange, Outcome
@@ -75,15 +75,16 @@ def incremental_alter_configs(exchange: Exchange) -> None:
         now: list[dict[str, str]] = [{} for _ in resources]
         if outcome is not None and outcome.body is not None:
             now = [{config.name: config.value for config in entry.configs} for entry in outcome.body.resources]
-        changes = [
-            c.ResourceChange(
-                entry.resource_type,
-                entry.resource_name,
-                [(config.name, _value(config, values)) for config in entry.configs],
-            )
-            for entry, values in zip(request.resources, now, strict=True)
-        ]
-        _alter(exchange, changes)
+        changes, refused = [], []
+        for entry, values in zip(request.resources, now, strict=True):
+            name = {"resource_type": entry.resource_type, "resource_name": entry.resource_name}
+            try:
+                configs = [(config.name, _value(config, values)) for config in entry.configs]
+            except InvalidConfigError as error:
+                refused.append({**name, **failed(error)})
+                continue
+            changes.append(c.ResourceChange(entry.resource_type, entry.resource_name, configs))
+        _alter(exchange, changes, refused)
 
     if lists:
         exchange.ask(c.DescribeConfigsRequest(resources), change)
@@ -115,10 +116,10 @@ def alter_configs(exchange: Exchange) -> None:
         wanted: dict[str, str | None] = dict.fromkeys(known)
         wanted.update((config.name, config.value) for config in entry.configs)
         changes.append(c.ResourceChange(entry.resource_type, entry.resource_name, list(wanted.items())))
-    _alter(exchange, changes)
+    _alter(exchange, changes, [])
 
 
-def _alter(exchange: Exchange, changes: list[c.ResourceChange]) -> None:
+def _alter(exchange: Exchange, changes: list[c.ResourceChange], refused: list[dict[str, Any]]) -> None:
     def altered(outcome: Outcome) -> None:
         if outcome.body is None:
             responses = [
@@ -129,6 +130,6 @@ def _alter(exchange: Exchange, changes: list[c.ResourceChange]) -> None:
                 {"resource_type": entry.type, "resource_name": entry.name, **code_and_text(entry)}
                 for entry in outcome.body.resources
             ]
-        exchange.reply({"responses": responses})
+        exchange.reply({"responses": responses + refused})
 
     exchange.ask(c.AlterConfigsRequest(changes, exchange.request.validate_only), altered)

@@ -1,8 +1,12 @@
 """KafkaConnection: one Kafka client. Its requests are worked on side by side, and answered in the order they came.
 
-It turns each request into native ones, which the very calls of native clients serve (actors/calls.py): credit, quotas,
-deadlines and back-pressure are theirs too. A client whose requests cannot be read is disconnected, as Kafka does it,
-after a line in the log that says why.
+It turns each request into native ones, which the very calls of native clients serve (actors/calls.py): quotas and
+deadlines are theirs too. A client whose requests cannot be read is disconnected, as Kafka does it, after a line in the
+log that says why.
+
+Back-pressure: requests wait here, in order, while the client has more than its credit in requests and responses, or
+owes time to its quota; meanwhile its socket is not read, so that TCP slows it down. What waits counts towards the limit
+of the node, at which it hears nobody (context.take).
 """
 
 from __future__ import annotations
@@ -34,13 +38,14 @@ if TYPE_CHECKING:
     from ..actors.context import NodeContext
     from ..actors.timers import Timer
     from ..transport.message_base import Body, Request
-    from ..transport.tcp import TcpConnection
-    from .decoding import Message as Decoded
+    from ..transport.tcp import Frame, TcpConnection
 
 logger = logging.getLogger(__name__)
 
 MAX_OPEN_EXCHANGES = 1000
-"""Requests of one client that are worked on at a time; more of them are left unread."""
+"""Requests of one client that are worked on at a time; more of them wait, and no further ones are read."""
+_BEGUN_A_TURN = 64
+"""Requests that are begun before others get their turn."""
 
 
 class KafkaFrames(Message):
@@ -59,6 +64,10 @@ class Drained(Message):
     """All responses have left."""
 
 
+class GoOn(Message):
+    """There are requests that have come, and were left for another turn."""
+
+
 class KafkaConnection(ReactorActor):
     """One connection, known by its peer's address."""
 
@@ -66,15 +75,22 @@ class KafkaConnection(ReactorActor):
         super().__init__()
         self.context = context
         self.client_id = ""
+        self.fetch_session = FetchSession(1 + context.random.getrandbits(30))
         self._wire = wire
         self._calls = OpenCalls(self.reactor, context.clock)
         self._throttle = Throttle(context)
+        self._unread: deque[Frame] = deque()
+        """Requests that have come and are not begun."""
+        self._going_on = False
         self._exchanges: deque[Exchange] = deque()
-        self._held_bytes = 0
-        """What the requests hold that are not answered."""
+        self._open_bytes = 0
+        """What the requests hold that are begun and not answered."""
+        self._ready_bytes = 0
+        """What responses hold that wait for one before them."""
+        self._unsent_counted = 0
         self._thens: dict[Call, tuple[Exchange, Callable[[Outcome], object]]] = {}
-        self.fetch_session = FetchSession(1 + context.random.getrandbits(30))
         self._muted_until_ms = 0.0
+        self._over = False
         self._idle_timer: Timer | None = None
         self._last_heard_ms = context.clock.monotonic_ms()
 
@@ -90,56 +106,89 @@ class KafkaConnection(ReactorActor):
                     _tell(message.call, message)
             case KafkaFrames():
                 self._last_heard_ms = self.context.clock.monotonic_ms()
-                for frame in message.frames:
-                    if not self._wire.closed:
-                        self._hear(frame)
+                self._hear(message.frames)
+            case GoOn():
+                self._going_on = False
+                self._begin_unread()
             case Drain():
                 self._calls.drain()
             case Drained():
-                self._hear_as_allowed()
+                self._count_unsent()
+                self._begin_unread()
             case Closed():
+                while self._unread and self._may_begin() and not self._over:
+                    self._begin(self._unread.popleft())  # what had come before the end is carried out
                 self._close(message.why)
             case _:
                 assert False, f"a Kafka connection got {message!r}"  # noqa: B011, PT015 - nobody sends it anything else
 
     # ---- requests
 
-    def _hear(self, frame: Buffer) -> None:
-        data = bytes(frame) if not isinstance(frame, bytes | bytearray) else frame
-        try:
-            header = read_header(data)
-            request = codec(header.api.key, header.version).read(Cursor(data, header.body_at))
-        except UnknownApiError as error:
-            self._refuse_api(error)
+    def _hear(self, frames: list[Frame]) -> None:
+        if self._over:
             return
+        self.context.open_requests += len(frames)
+        self.context.take(sum(map(len, frames)))
+        self._unread.extend(frames)
+        self._begin_unread()
+
+    def _may_begin(self) -> bool:
+        """Whether the client is within its credit, reads its responses, and owes its quota no time."""
+        return (
+            len(self._exchanges) < MAX_OPEN_EXCHANGES
+            and self._open_bytes < self.context.config.session_credit_bytes
+            and self._ready_bytes + self._wire.unsent_bytes < self.context.config.session_credit_bytes
+            and (self._muted_until_ms == 0.0 or self.context.clock.monotonic_ms() >= self._muted_until_ms)
+        )
+
+    def _begin_unread(self) -> None:
+        """Begin some of the requests that wait, so far as that is allowed; the others later, or in another turn."""
+        for _ in range(_BEGUN_A_TURN):
+            if not (self._unread and self._may_begin()) or self._over:
+                break
+            self._begin(self._unread.popleft())
+        if self._over:
+            return
+        if self._unread and self._may_begin() and not self._going_on:
+            self._going_on = True
+            tell_back(self.actor_ref, GoOn())
+        if self._unread:
+            self._wire.pause()
+        else:
+            self._wire.resume()
+
+    def _begin(self, frame: Frame) -> None:
+        self.context.counters["kafka-requests"] += 1
+        try:
+            header = read_header(frame)
+            request = codec(header.api.key, header.version).read(Cursor(frame, header.body_at))
+        except UnknownApiError as error:
+            if error.key != API_VERSIONS:
+                self._put_back(len(frame))
+                self.disconnect(error)
+                return
+            # The answer to a version that is not known is one that every client can read (KIP-35, KIP-511).
+            header = RequestHeader(APIS[API_VERSIONS], 0, error.correlation_id, None, 0)
+            request = codec(API_VERSIONS, 0).read(Cursor(b""))
         except InvalidRequestError as error:
+            self._put_back(len(frame))
             self.disconnect(error)
             return
         if header.client_id is not None and header.client_id != self.client_id:
             self.client_id = header.client_id
             self._throttle.rename(header.client_id)
-        self._begin(header, request, len(data))
-
-    def _begin(self, header: RequestHeader, request: Decoded, size: int) -> None:
-        exchange = Exchange(self, header, request, size)
+        exchange = Exchange(self, header, request, len(frame))
         self._exchanges.append(exchange)
-        self._held_bytes += size
-        self.context.open_requests += 1
-        self.context.counters["kafka-requests"] += 1
-        self.context.take(size)
-        self._hear_as_allowed()
+        self._open_bytes += exchange.size
         try:
             HANDLERS[header.api.key](exchange)
         except BrokerError as error:  # the request contradicts itself, where its response has no place to say so
             self.disconnect(error)
 
-    def _refuse_api(self, error: UnknownApiError) -> None:
-        if error.key != API_VERSIONS:
-            self.disconnect(error)
-            return
-        # The answer to a version that is not known is one that every client can read (KIP-35, KIP-511).
-        header = RequestHeader(APIS[API_VERSIONS], 0, error.correlation_id, None, 0)
-        self._begin(header, codec(API_VERSIONS, 0).read(Cursor(b"")), 0)
+    def _put_back(self, size: int) -> None:
+        """A request holds nothing any more."""
+        self.context.open_requests -= 1
+        self.context.give_back(size)
 
     def disconnect(self, error: BrokerError) -> None:
         """End the connection for what the client has sent, and log why."""
@@ -165,6 +214,9 @@ class KafkaConnection(ReactorActor):
         """Take what came of a native request: a body with data, an error, or nothing at all."""
         self._calls.end(call)
         exchange, then = self._thens.pop(call)
+        credit = self.context.config.session_credit_bytes
+        if call.may_be_emptied and self._ready_bytes + self._wire.unsent_bytes > credit:
+            data = [b""] * len(data)  # who reads slowly gets no more to read: an empty fetch is asked again
         if body is not None and call.quota is not None:
             self._charge(exchange, call, data)
         then(Outcome(body, data, error))
@@ -175,58 +227,52 @@ class KafkaConnection(ReactorActor):
             exchange.throttle_ms = wait_ms
             until_ms = self.context.clock.monotonic_ms() + wait_ms
             self._muted_until_ms = max(self._muted_until_ms, until_ms)  # another request may have set a later one
-            self._hear_as_allowed()
-            self.reactor.call_later(wait_ms, self._hear_as_allowed)
+            self.reactor.call_later(wait_ms, self._begin_unread)
 
     # ---- responses
 
-    def answered(self) -> None:
+    def answered(self, exchange: Exchange) -> None:
         """Send what is answered up to the first request that is not."""
+        if self._over:
+            return
+        self._ready_bytes += exchange.response_bytes
         exchanges = self._exchanges
         buffers: list[Buffer] = []
         while exchanges and exchanges[0].done:
-            exchange = exchanges.popleft()
-            buffers += exchange.buffers
-            self._give_back(exchange)
+            first = exchanges.popleft()
+            buffers += first.buffers
+            self._ready_bytes -= first.response_bytes
+            self._open_bytes -= first.size
+            self._put_back(first.size)
         if buffers:
             self._wire.send(buffers)
-        self._hear_as_allowed()
+        self._count_unsent()
+        if self._unread and not self._going_on:
+            self._going_on = True
+            tell_back(self.actor_ref, GoOn())
 
-    def _give_back(self, exchange: Exchange) -> None:
-        self._held_bytes -= exchange.size
-        self.context.open_requests -= 1
-        self.context.give_back(exchange.size)
-
-    def _hear_as_allowed(self) -> None:
-        """Read on as long as the client is within its credit, reads its responses, and owes its quota no time."""
-        credit = self.context.config.session_credit_bytes
-        if (
-            (self._muted_until_ms and self.context.clock.monotonic_ms() < self._muted_until_ms)
-            or len(self._exchanges) >= MAX_OPEN_EXCHANGES
-            or self._held_bytes >= credit
-            or self._wire.unsent_bytes >= credit
-        ):
-            self._wire.pause()
-        else:
-            self._wire.resume()
+    def _count_unsent(self) -> None:
+        """Put what this client leaves unread into the node's account."""
+        unsent = 0 if self._over else self._ready_bytes + self._wire.unsent_bytes
+        self.context.unsent_bytes += unsent - self._unsent_counted
+        self._unsent_counted = unsent
 
     # ---- the end
 
     def _check_idle(self) -> None:
-        if self.actor_stopped.is_set():
+        if self._over:
             return
         idle_ms = self.context.clock.monotonic_ms() - self._last_heard_ms
         left_ms = self.context.config.connections_max_idle_ms - idle_ms
-        if left_ms <= 0 and not self._exchanges:
+        if left_ms <= 0 and not (self._exchanges or self._unread):
             self._close(f"nothing was heard for {idle_ms / 1000:.0f} s")
         else:
             self._idle_timer = self.reactor.call_later(max(left_ms, 1000.0), self._check_idle)
 
     def _close(self, why: str) -> None:
-        if self.actor_stopped.is_set():
+        if self._over:
             return
         logger.debug("the Kafka connection from %s ends: %s", self._wire.peer, why)
-        self.context.counters["kafka-connections-closed"] += 1
         self._let_go(why)
         self.stop()
 
@@ -240,14 +286,22 @@ class KafkaConnection(ReactorActor):
         self._let_go(failure.message)
 
     def _let_go(self, why: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        self.context.counters["kafka-connections-closed"] += 1
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
         self._calls.abandon()
         self._thens.clear()
         for exchange in self._exchanges:
-            self._give_back(exchange)
+            self._put_back(exchange.size)
+        for frame in self._unread:
+            self._put_back(len(frame))
         self._exchanges.clear()
+        self._unread.clear()
+        self._count_unsent()
         self._throttle.forget()
         self._wire.close(why)
 
@@ -268,7 +322,7 @@ class Wire:
     def __init__(self, actor: Ref) -> None:
         self._actor = actor
 
-    def on_frames(self, frames: list[Buffer]) -> None:
+    def on_frames(self, frames: list[Frame]) -> None:
         """Requests have come."""
         tell_back(self._actor, KafkaFrames(frames))
 

@@ -108,7 +108,8 @@ def fetch(exchange: Exchange) -> None:
 
     def fetched(outcome: Outcome) -> None:
         if outcome.error is not None:
-            exchange.reply({**error_of(outcome), "session_id": session.session_id(), "responses": []})
+            failures = [m.PartitionFetched(entry.topic, entry.partition, outcome.error.code) for entry in entries]
+            _send_fetched(exchange, [(failure, b"") for failure in failures], session.session_id())
             return
         is_first = request.session_epoch <= INITIAL_EPOCH
         news = session.news(outcome.body.partitions, outcome.data, is_first=is_first)

@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 class Exchange:
     """One request. Its response leaves in the order of the requests, once it is there."""
 
-    __slots__ = ("buffers", "connection", "done", "header", "request", "size", "throttle_ms")
+    __slots__ = ("buffers", "connection", "done", "header", "request", "response_bytes", "size", "throttle_ms")
 
     def __init__(self, connection: KafkaConnection, header: RequestHeader, request: Message, size: int) -> None:
         self.connection = connection
@@ -41,6 +41,7 @@ class Exchange:
         self.done = False
         self.buffers: Sequence[Buffer] = ()
         """The response."""
+        self.response_bytes = 0
 
     @property
     def version(self) -> int:
@@ -84,4 +85,5 @@ class Exchange:
         assert not self.done, f"{self.header} is answered twice"
         self.done = True
         self.buffers = buffers
-        self.connection.answered()
+        self.response_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
+        self.connection.answered(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import TransactionalIdAuthorizationFailedError
+from ..errors import CoordinatorNotAvailableError, GroupIdNotFoundError, TransactionalIdAuthorizationFailedError
 from ..transport import group_messages as g
 from .shapes import NO_OPERATIONS, by_topic, error_of, failed, flat
 
@@ -20,6 +20,8 @@ _BATCHED_FROM = 4
 """The version of FindCoordinator from which on it asks for several groups."""
 _SEVERAL_GROUPS_FROM = 8
 """The version of OffsetFetch from which on it asks for several groups."""
+_UNKNOWN_GROUP_FROM = 6
+"""The version of DescribeGroups from which on a group that is not known is an error (KIP-1043)."""
 _SEVERAL_MEMBERS_FROM = 3
 """The version of LeaveGroup from which on several members may leave at once."""
 
@@ -51,6 +53,10 @@ def _refuse_all(exchange: Exchange, keys: list[str], error: BrokerError, *, seve
 
 def _coordinator(exchange: Exchange, entry: g.CoordinatorInfo) -> dict[str, Any]:
     host, port = exchange.context.kafka_address_of(entry.node_id)
+    if not entry.error_code and not host:
+        text = f"node {entry.node_id} coordinates group {entry.key!r}, and has no listener for Kafka's clients"
+        nobody = {"node_id": -1, "host": "", "port": -1}
+        return {"key": entry.key, **nobody, **failed(CoordinatorNotAvailableError(text))}
     known = {"error_code": entry.error_code, "error_message": entry.error_message}
     return {"key": entry.key, "node_id": entry.node_id, "host": host, "port": port, **known}
 
@@ -271,18 +277,19 @@ def describe_groups(exchange: Exchange) -> None:
         if outcome.body is None:
             groups = [{"group_id": name, "authorized_operations": NO_OPERATIONS, **error_of(outcome)} for name in names]
         else:
-            groups = [_described(group) for group in outcome.body.groups]
+            groups = [_described(group, exchange.version) for group in outcome.body.groups]
         exchange.reply({"groups": groups})
 
     exchange.ask(g.DescribeGroupsRequest(names), described)
 
 
-def _described(group: g.GroupDescription) -> dict[str, Any]:
+def _described(group: g.GroupDescription, version: int) -> dict[str, Any]:
+    is_unknown = group.error_code == GroupIdNotFoundError.code and version < _UNKNOWN_GROUP_FROM
     return {
-        "error_code": group.error_code,
+        "error_code": 0 if is_unknown else group.error_code,
         "error_message": group.error_message,
         "group_id": group.group_id,
-        "group_state": group.state,
+        "group_state": "Dead" if is_unknown else group.state,
         "protocol_type": group.protocol_type,
         "protocol_data": group.protocol,
         "authorized_operations": NO_OPERATIONS,

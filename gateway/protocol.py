@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from .decoding import Message
 
+CLIENT_ID_BYTES_MAX: Final = 1024
+"""As for native clients: it stands in what is written down of groups."""
 HEADER: Final = Struct(">hhi")
 """API key, API version, correlation id."""
 _SCHEMA_MODULES: Final = ("producer", "consumer", "metadata", "admin")
@@ -154,6 +156,9 @@ def read_header(frame: bytes | bytearray) -> RequestHeader:
     cursor = Cursor(frame, HEADER.size + 2)
     length = int.from_bytes(frame[HEADER.size : HEADER.size + 2], "big", signed=True)
     client_id = None
+    if length > CLIENT_ID_BYTES_MAX:
+        message = f"the client id is {length} bytes long, and {CLIENT_ID_BYTES_MAX} are allowed"
+        raise InvalidRequestError(message)
     if length >= 0:
         start = cursor.take(length)
         client_id = str(cursor.data[start : start + length], "utf-8", "replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..transport.listener import ListenError
 from ..transport.tcp import TcpListener
 
 if TYPE_CHECKING:
@@ -20,14 +21,21 @@ class KafkaGateway:
     def __init__(self, context: NodeContext, poller: IoPoller) -> None:
         self._context = context
         self._made = 0
-        self._listener = TcpListener(
-            poller,
-            context.reactor,
-            context.config.kafka_listen,
-            max_frame_bytes=context.config.socket_request_max_bytes,
-            on_connection=self._accept,
-            explain=explain,
-        )
+        try:
+            self._listener = TcpListener(
+                poller,
+                context.reactor,
+                context.config.kafka_listen,
+                max_frame_bytes=context.config.socket_request_max_bytes,
+                on_connection=self._accept,
+                explain=explain,
+            )
+        except ListenError as error:
+            message = (
+                f"kafka.listen, where Kafka's clients connect: {error.message}. --kafka-listen HOST:PORT names another"
+                " address, and --kafka-listen none does without"
+            )
+            raise ListenError(message) from error
 
     @property
     def listen_address(self) -> str:
@@ -43,6 +51,11 @@ class KafkaGateway:
     def close(self) -> None:
         """Hear no more; answers still leave."""
         self._listener.pause()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether responses are on their way to clients."""
+        return self._listener.unsent_bytes > 0
 
     def tell_connections(self, message: Any) -> None:
         """Tell every connection's actor."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UnknownTopicIdError, UnsupportedVersionError
+from ..errors import (
+    BrokerError,
+    InvalidConfigError,
+    InvalidReplicaAssignmentError,
+    UnknownTopicIdError,
+    UnsupportedVersionError,
+)
 from ..transport import messages as m
 from .protocol import APIS, LOWEST_TOLD
-from .shapes import NO_OPERATIONS, code_and_text, error_of, partition_fields, topic_uuid
+from .shapes import NO_OPERATIONS, code_and_text, error_of, failed, partition_fields, topic_uuid
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from ..actors.context import NodeContext
-    from ..quorum.image import TopicImage
     from .exchange import Exchange, Outcome
 
 
@@ -34,36 +39,37 @@ def metadata(exchange: Exchange) -> None:
     """Describe the cluster and topics; those that are missing are created, if that is wanted and allowed."""
     request = exchange.request
     if request.topics is None or (exchange.version == 0 and not request.topics):
-        exchange.ask(m.MetadataRequest(None), lambda outcome: _describe(exchange, outcome, []))
+        exchange.ask(m.MetadataRequest(None), lambda outcome: _describe(exchange, outcome, [], []))
         return
     by_id = [topic.topic_id for topic in request.topics if topic.name is None]
     named = [topic.name for topic in request.topics if topic.name is not None]
-    names = {topic_id: _name_of(exchange.context, topic_id) for topic_id in by_id}
-    unknown = [topic_id for topic_id, name in names.items() if name is None]
-    asked = named + [name for name in names.values() if name is not None]
+    known = _names_by_id(exchange.context) if by_id else {}
+    unknown = [topic_id for topic_id in by_id if topic_id not in known]
+    asked = named + [known[topic_id] for topic_id in by_id if topic_id in known]
     may_create = request.allow_auto_topic_creation if exchange.version >= 4 else True  # noqa: PLR2004 - has it from there
     native = m.MetadataRequest(asked, may_create)
-    exchange.ask(native, lambda outcome: _describe(exchange, outcome, unknown))
+    exchange.ask(native, lambda outcome: _describe(exchange, outcome, unknown, named))
 
 
-def _name_of(context: NodeContext, topic_id: UUID | None) -> str | None:
-    if topic_id is None:
-        return None
-    return next((topic.name for topic in context.image.topics.values() if topic.topic_id == topic_id.hex), None)
+def _names_by_id(context: NodeContext) -> dict[UUID | None, str]:
+    return {topic_uuid(topic.topic_id): topic.name for topic in context.image.topics.values()}
 
 
-def _describe(exchange: Exchange, outcome: Outcome, unknown: list[UUID | None]) -> None:
+def _describe(exchange: Exchange, outcome: Outcome, unknown: list[UUID | None], named: list[str]) -> None:
     context = exchange.context
     brokers = [
         {"node_id": node_id, "host": host, "port": port, "rack": rack}
         for node_id, host, port, rack in context.kafka_brokers()
     ]
-    known = {"brokers": brokers, "cluster_id": context.cluster_id, "controller_id": context.controller_id}
+    known = {"brokers": brokers, "cluster_id": context.cluster_id, "controller_id": _controller(context)}
     nobody = {"authorized_operations": NO_OPERATIONS}
+    no_name = None if exchange.version >= 12 else ""  # noqa: PLR2004 - from there on it may be null
     gone: list[dict[str, Any]] = [
-        {"error_code": UnknownTopicIdError.code, "name": None, "topic_id": topic_id, "partitions": [], **nobody}
+        {"error_code": UnknownTopicIdError.code, "name": no_name, "topic_id": topic_id, "partitions": [], **nobody}
         for topic_id in unknown
     ]
+    if outcome.error is not None:
+        gone += [{"error_code": outcome.error.code, "name": name, "partitions": [], **nobody} for name in named]
     topics = [] if outcome.body is None else [_topic(topic) for topic in outcome.body.topics]
     exchange.reply({**known, **nobody, "topics": topics + gone})
 
@@ -84,6 +90,12 @@ def _topic(topic: m.TopicInfo) -> dict[str, Any]:
     }
 
 
+def _controller(context: NodeContext) -> int:
+    """Whom to ask for changes: the controller, or this node, which passes them on, if clients cannot reach that one."""
+    reached = any(broker[0] == context.controller_id for broker in context.kafka_brokers())
+    return context.controller_id if reached else context.config.node_id
+
+
 def describe_cluster(exchange: Exchange) -> None:
     """Name the brokers."""
     context = exchange.context
@@ -94,7 +106,7 @@ def describe_cluster(exchange: Exchange) -> None:
     exchange.reply(
         {
             "cluster_id": context.cluster_id,
-            "controller_id": context.controller_id,
+            "controller_id": _controller(context),
             "brokers": brokers,
             "authorized_operations": NO_OPERATIONS,
         }
@@ -107,28 +119,42 @@ def describe_cluster(exchange: Exchange) -> None:
 def create_topics(exchange: Exchange) -> None:
     """Create topics."""
     request = exchange.request
-    wanted = [
-        m.NewTopic(
-            topic.name,
-            -1 if topic.assignments else topic.num_partitions,
-            -1 if topic.assignments else topic.replication_factor,
-            [(config.name, config.value) for config in topic.configs if config.value is not None],
-            [entry.broker_ids for entry in sorted(topic.assignments, key=lambda entry: entry.partition_index)],
-        )
-        for topic in request.topics
-    ]
+    wanted: list[m.NewTopic] = []
+    refused: list[dict[str, Any]] = []
+    for topic in request.topics:
+        try:
+            wanted.append(_new_topic(topic))
+        except BrokerError as error:
+            refused.append({"name": topic.name, "num_partitions": -1, "replication_factor": -1, **failed(error)})
 
     def created(outcome: Outcome) -> None:
         if outcome.error is not None:
-            topics = [
-                {"name": topic.topic, "num_partitions": -1, "replication_factor": -1, **error_of(outcome)}
-                for topic in wanted
-            ]
+            nothing = {"num_partitions": -1, "replication_factor": -1, **error_of(outcome)}
+            topics = [{"name": topic.topic, **nothing} for topic in wanted]
         else:
             topics = [_created(result) for result in outcome.body.topics]
-        exchange.reply({"topics": topics})
+        exchange.reply({"topics": topics + refused})
 
     exchange.ask(m.CreateTopicsRequest(wanted, max(0, request.timeout_ms), request.validate_only), created)
+
+
+def _new_topic(topic: Any) -> m.NewTopic:
+    for config in topic.configs:
+        if config.value is None:
+            message = f"{config.name} of topic {topic.name!r} is null: a new topic has the default of what is left out"
+            raise InvalidConfigError(message)
+    placed = {entry.partition_index: entry.broker_ids for entry in topic.assignments}
+    if sorted(placed) != list(range(len(topic.assignments))):
+        indexes = [entry.partition_index for entry in topic.assignments][:20]
+        message = f"topic {topic.name!r} is placed by hand at partitions {indexes}: they have to be 0, 1, 2 and so on"
+        raise InvalidReplicaAssignmentError(message)
+    return m.NewTopic(
+        topic.name,
+        -1 if placed else topic.num_partitions,
+        -1 if placed else topic.replication_factor,
+        [(config.name, config.value) for config in topic.configs],
+        [placed[index] for index in sorted(placed)],
+    )
 
 
 def _created(result: m.TopicResult) -> dict[str, Any]:
@@ -145,14 +171,17 @@ def _created(result: m.TopicResult) -> dict[str, Any]:
 def create_partitions(exchange: Exchange) -> None:
     """Add partitions. Which nodes get them is for the controller to choose."""
     request = exchange.request
-    wanted = [m.PartitionCount(topic.name, topic.count) for topic in request.topics]
+    placed = [topic.name for topic in request.topics if topic.assignments is not None]
+    wanted = [m.PartitionCount(topic.name, topic.count) for topic in request.topics if topic.assignments is None]
+    text = "new partitions cannot be placed by hand: leave the assignment out, and reassign them afterwards"
+    refused = [{"name": name, **failed(InvalidReplicaAssignmentError(text))} for name in placed]
 
     def grown(outcome: Outcome) -> None:
         if outcome.error is not None:
             results = [{"name": topic.topic, **error_of(outcome)} for topic in wanted]
         else:
             results = [{"name": result.topic, **code_and_text(result)} for result in outcome.body.topics]
-        exchange.reply({"results": results})
+        exchange.reply({"results": results + refused})
 
     exchange.ask(m.CreatePartitionsRequest(wanted, max(0, request.timeout_ms), request.validate_only), grown)
 
@@ -166,35 +195,28 @@ def delete_topics(exchange: Exchange) -> None:
         if by_id
         else [(name, None) for name in request.topic_names]
     )
-    names: list[str] = []
-    gone: list[dict[str, Any]] = []
-    for name, topic_id in asked:
-        found = name if name is not None else _name_of(exchange.context, topic_id)
-        if found is None:
-            gone.append({"name": None, "topic_id": topic_id, "error_code": UnknownTopicIdError.code})
-        else:
-            names.append(found)
-    ids = [_id_of(exchange.context.image.topics.get(name)) for name in names]
+    known = _names_by_id(exchange.context) if by_id else {}
+    meant = [(name if name is not None else known.get(topic_id), topic_id) for name, topic_id in asked]
+    gone = [
+        {"name": None, "topic_id": topic_id, "error_code": UnknownTopicIdError.code}
+        for name, topic_id in meant
+        if name is None
+    ]
+    found = [(name, topic_id) for name, topic_id in meant if name is not None]
+    names = [name for name, _ in found]
+    ids = [topic_id.hex if topic_id is not None else "" for _, topic_id in found]
 
     def deleted(outcome: Outcome) -> None:
-        results = [] if outcome.body is None else outcome.body.topics
-        failures = [{"name": name, **error_of(outcome)} for name in names] if outcome.body is None else []
-        exchange.reply(
-            {
-                "responses": [
-                    {"name": result.topic, "topic_id": topic_uuid(result.topic_id), **code_and_text(result)}
-                    for result in results
-                ]
-                + failures
-                + gone
-            }
-        )
+        if outcome.body is None:
+            results = [{"name": name, "topic_id": topic_id, **error_of(outcome)} for name, topic_id in found]
+        else:
+            results = [
+                {"name": result.topic, "topic_id": topic_id or topic_uuid(result.topic_id), **code_and_text(result)}
+                for result, (_, topic_id) in zip(outcome.body.topics, found, strict=True)
+            ]
+        exchange.reply({"responses": results + gone})
 
-    exchange.ask(m.DeleteTopicsRequest(names, max(0, request.timeout_ms), ids if by_id else []), deleted)
-
-
-def _id_of(topic: TopicImage | None) -> str:
-    return "" if topic is None else topic.topic_id
+    exchange.ask(m.DeleteTopicsRequest(names, max(0, request.timeout_ms), ids if any(ids) else []), deleted)
 
 
 # ---- disks

@@ -13,7 +13,7 @@ import os
 import selectors
 import socket as sockets
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from .listener import ListenError
 
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Frame: TypeAlias = bytes | bytearray
+
 LENGTH_BYTES: Final = 4
 _RECEIVE_BYTES: Final = 64 * 1024
+_FRAME_STEP: Final = 1024 * 1024
+"""A longer frame gets its room as its bytes come: who only says that much will come costs no more than this."""
 _BYTES_A_CALL: Final = 1024 * 1024
 """What one connection may bring before the others, and the actors, get their turn."""
 _BUFFERS_A_WRITE: Final = 1024
@@ -42,7 +46,7 @@ _WRITE: Final = selectors.EVENT_WRITE
 class TcpHandler(Protocol):
     """Who hears one connection."""
 
-    def on_frames(self, frames: list[Buffer]) -> None:
+    def on_frames(self, frames: list[Frame]) -> None:
         """Whole frames have come, without their lengths."""
         ...
 
@@ -69,7 +73,8 @@ class TcpConnection:
         self._head = b""
         """The beginning of a frame whose length is not yet complete, or which is short."""
         self._frame: bytearray | None = None
-        """A long frame that is being received."""
+        """A long frame that is being received, with room for some of it."""
+        self._length = 0
         self._got = 0
         self._outbox: deque[memoryview] = deque()
         self._reading = True
@@ -102,11 +107,11 @@ class TcpConnection:
             self._write()
             if not self._outbox and not self.closed:
                 self.handler.on_drained()
-        if events & _READ and self._reading and not self.closed:
+        if events & _READ and self._reading and self._listener.hearing and not self.closed:
             self._read()
 
     def _read(self) -> None:
-        frames: list[Buffer] = []
+        frames: list[Frame] = []
         try:
             left = _BYTES_A_CALL
             while left > 0:
@@ -129,11 +134,11 @@ class TcpConnection:
             return
         self._tell(frames)
 
-    def _tell(self, frames: list[Buffer]) -> None:
+    def _tell(self, frames: list[Frame]) -> None:
         if frames:
             self.handler.on_frames(frames)
 
-    def _receive(self, frames: list[Buffer]) -> int:
+    def _receive(self, frames: list[Frame]) -> int:
         """Receive once; 0: there is no more for now. Raises OSError, EOFError, or _FrameError for what is no frame."""
         try:
             if self._frame is not None:
@@ -146,18 +151,20 @@ class TcpConnection:
         self._split(self._head + data if self._head else data, frames)
         return len(data) if len(data) == _RECEIVE_BYTES else 0
 
-    def _receive_long(self, frame: bytearray, frames: list[Buffer]) -> int:
+    def _receive_long(self, frame: bytearray, frames: list[Frame]) -> int:
         with memoryview(frame) as view:
             count = self._socket.recv_into(view[self._got :])
         if not count:
             raise EOFError
         self._got += count
-        if self._got == len(frame):
+        if self._got == self._length:
             self._frame = None
             frames.append(frame)
+        elif self._got == len(frame):
+            frame.extend(bytes(min(len(frame), self._length - len(frame))))
         return count
 
-    def _split(self, data: bytes, frames: list[Buffer]) -> None:
+    def _split(self, data: bytes, frames: list[Frame]) -> None:
         position, end = 0, len(data)
         while position + LENGTH_BYTES <= end:
             length = int.from_bytes(data[position : position + LENGTH_BYTES], "big", signed=True)
@@ -174,9 +181,9 @@ class TcpConnection:
         self._head = data[position:]
 
     def _begin_long(self, begun: bytes, length: int) -> None:
-        self._frame = bytearray(length)  # the system gives zeroed pages when they are written to, not before
+        self._frame = bytearray(min(length, _FRAME_STEP))
         self._frame[: len(begun)] = begun
-        self._got = len(begun)
+        self._length, self._got = length, len(begun)
 
     # ---- sending
 
@@ -272,8 +279,10 @@ class TcpListener:
         """The real one."""
         return int(self._socket.getsockname()[1])
 
-    def __len__(self) -> int:
-        return len(self._connections)
+    @property
+    def unsent_bytes(self) -> int:
+        """What was to be sent to all clients and has not left yet."""
+        return sum(connection.unsent_bytes for connection in self._connections)
 
     # ---- connections
 

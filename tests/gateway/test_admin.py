@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -178,3 +180,66 @@ def test_a_transactional_producer_is_told_that_there_are_no_transactions(broker:
     producer = Producer({"bootstrap.servers": broker.kafka_bootstrap, "transactional.id": "t"})
     with pytest.raises(KafkaException, match="transactions are not served yet"):
         producer.init_transactions(TIMEOUT_S)
+
+
+@unclosed_sockets()
+def test_topics_are_deleted_by_id_and_groups_that_are_not_known_are_dead(broker: Broker, topic: str) -> None:
+    from kafka.protocol.admin import DeleteTopicsRequest, DescribeGroupsRequest
+    from kafka.protocol.metadata import MetadataRequest
+
+    asked = Bare(broker.kafka_bootstrap)
+    made = asked.call(MetadataRequest(version=9, topics=[MetadataRequest.MetadataRequestTopic(name=topic)]))
+    assert made.topics[0].name == topic
+    (found,) = asked.call(
+        MetadataRequest(version=12, topics=[MetadataRequest.MetadataRequestTopic(topic_id=None, name=topic)])
+    ).topics
+    named = DeleteTopicsRequest.DeleteTopicState(name=None, topic_id=found.topic_id)
+    unknown = DeleteTopicsRequest.DeleteTopicState(name=None, topic_id=UUID(int=5))
+    gone = asked.call(DeleteTopicsRequest(version=6, topics=[named, unknown], timeout_ms=10_000)).responses
+    assert [(each.topic_id, each.error_code) for each in gone] == [(found.topic_id, 0), (UUID(int=5), 100)]
+    (group,) = asked.call(DescribeGroupsRequest(version=5, groups=["nobody"])).groups
+    assert (group.error_code, group.group_state) == (0, "Dead")
+    asked.close()
+
+
+@pytest.mark.parametrize(("indexes", "code"), [([0, 1], 0), ([0, 2], 39), ([1, 1], 39)])
+def test_topics_placed_by_hand_have_each_partition_once(
+    broker: Broker, topic: str, indexes: list[int], code: int
+) -> None:
+    from kafka.protocol.admin import CreateTopicsRequest
+
+    wanted = CreateTopicsRequest.CreatableTopic(
+        name=topic,
+        num_partitions=-1,
+        replication_factor=-1,
+        assignments=[
+            CreateTopicsRequest.CreatableTopic.CreatableReplicaAssignment(partition_index=index, broker_ids=[1])
+            for index in indexes
+        ],
+        configs=[],
+    )
+    asked = Bare(broker.kafka_bootstrap)
+    (result,) = asked.call(CreateTopicsRequest(version=5, topics=[wanted], timeout_ms=10_000)).topics
+    assert result.error_code == code, result.error_message
+    asked.close()
+
+
+class Bare:
+    """A connection for single requests, by kafka-python's own messages."""
+
+    def __init__(self, bootstrap: str) -> None:
+        from kafka.protocol.parser import KafkaProtocol
+
+        host, _, port = bootstrap.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
+        self._protocol = KafkaProtocol(client_id="bare")
+
+    def call(self, request: Any) -> Any:
+        self._protocol.send_request(request)
+        self._socket.sendall(self._protocol.send_bytes())
+        while True:
+            for _, response in self._protocol.receive_bytes(self._socket.recv(65536)):
+                return response
+
+    def close(self) -> None:
+        self._socket.close()

@@ -6,9 +6,11 @@ import logging
 import random
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zmqbroker
 from zmqbroker.gateway.protocol import API_VERSIONS, APIS, METADATA, PRODUCE
 from zmqbroker.testing import Broker
 
@@ -79,6 +81,7 @@ def lives(broker: Broker, connect: Callable[[], socket.socket]) -> bool:
         (frame(999, 0, b""), "API 999 is none"),
         (frame(METADATA, 99, b""), "version 99 of Metadata is not served: versions 0 to 12 are"),
         (frame(METADATA, 4, b"\x7f\xff\xff\xff"), "MetadataRequest.topics"),
+        (frame(METADATA, 4, b"", client_id=b"\xff" * 2000), "the client id is 2000 bytes long, and 1024 are allowed"),
         (frame(PRODUCE, 3, b"\x00\x05ab"), "ProduceRequest.transactional_id: it takes 5 bytes"),
     ],
 )
@@ -175,20 +178,18 @@ def frames() -> list[bytes]:
     from .kafka_clients import CLIENTS
 
     heard: list[bytes] = []
-    original = module.KafkaConnection._hear
+    original = module.KafkaConnection._begin
 
-    def hear(self: Any, data: Any) -> None:
+    def begin(self: Any, data: Any) -> None:
         heard.append(struct.pack(">i", len(data)) + bytes(data))
         original(self, data)
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(module.KafkaConnection, "_hear", hear)
-    with patch.context(), Broker() as other:
+    with pytest.MonkeyPatch.context() as patch, Broker() as other:
+        patch.setattr(module.KafkaConnection, "_begin", begin)
         for name in ("kafka-python", "confluent-kafka"):
             client = CLIENTS[name](other.kafka_bootstrap)
             client.produce("t", [b"a", b"b"])
             client.consume("t", 2, name)
-    patch.undo()
     assert len({each[4:6] for each in heard}) > 8, "many kinds of requests"
     return heard
 
@@ -202,3 +203,45 @@ def test_a_producer_that_wants_no_answers_is_disconnected_if_it_is_refused(
     assert receive(connection) == b""
     assert lives(broker, connect)
     assert "there is no topic 'nope'" in caplog.text
+
+
+def test_a_flood_of_small_requests_leaves_others_their_turn(
+    broker: Broker, connect: Callable[[], socket.socket]
+) -> None:
+    count = 20_000
+    flood = connect()
+    flood.settimeout(0.0)
+    data = memoryview(b"".join(frame(API_VERSIONS, 0, b"", correlation_id=number) for number in range(count)))
+    sent, read = 0, bytearray()
+    while sent < len(data):
+        try:
+            sent += flood.send(data[sent:])
+        except BlockingIOError:
+            break  # it is left unread, as its responses are
+    began = time.monotonic()
+    assert lives(broker, connect)
+    assert time.monotonic() - began < 5, "the flood is worked on in turns"
+    flood.settimeout(20.0)
+    size = 4 + int.from_bytes(flood.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL), "big")
+    while len(read) < size * 100:
+        read += flood.recv(1 << 20)
+    numbers = [int.from_bytes(read[at + 4 : at + 8], "big") for at in range(0, size * 100, size)]
+    assert numbers == list(range(100))
+
+
+def test_who_does_not_read_its_responses_gets_no_more_of_them(
+    broker: Broker, connect: Callable[[], socket.socket], client_of: Callable[[str], Client], topic: str
+) -> None:
+    """Each fetch brings what there is; a hundred of them, unread, do not make the node hold a hundred times as much."""
+    client = client_of("confluent-kafka")
+    client.produce(topic, [bytes(100_000) for _ in range(20)])
+    name = topic.encode()
+    partition = struct.pack(">iqi", 0, 0, 1 << 30)
+    body = struct.pack(">iiiibi", -1, 0, 0, 1 << 30, 0, 1) + struct.pack(">h", len(name)) + name
+    body += struct.pack(">i", 2) + partition + struct.pack(">iqi", 1, 0, 1 << 30)
+    slow = connect()
+    slow.sendall(b"".join(frame(1, 4, body, correlation_id=number) for number in range(200)))
+    with zmqbroker.Admin(bootstrap_servers=broker.bootstrap_servers) as admin:
+        held = [admin.node_status().counters["bytes-unsent"] for _ in range(50)]
+    assert 0 < max(held) < 64 * 1024 * 1024
+    assert lives(broker, connect)
