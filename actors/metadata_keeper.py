@@ -144,8 +144,12 @@ class MetadataKeeper(ReactorActor):
         }
         for name in self.context.folder.partition_folders():
             if name not in known and name != f"{METADATA_TOPIC}-0" and not self.context.folder.is_open(name):
-                aside = self.context.folder.set_aside(name)
-                logger.warning("%s belongs to no partition of this node; it is now named %s", name, aside)
+                try:
+                    aside = self.context.folder.set_aside(name)
+                except OSError as error:
+                    logger.warning("%s belongs to no partition of this node, and cannot be set aside: %s", name, error)
+                else:
+                    logger.warning("%s belongs to no partition of this node; it is now named %s", name, aside)
 
     def _forget_ended(self) -> None:
         """Write down that deleted logs have no recovery point any more, before new ones may have their names."""

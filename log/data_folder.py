@@ -364,16 +364,20 @@ class DataFolder:
         return lambda: self._disk.remove_tree(doomed)
 
     def set_aside(self, name: str) -> str:
-        """Rename the folder of a log that is not open, so that no log of that name finds it; returns its new name."""
+        """Rename the folder of a log that is not open, so that no log of that name finds it; returns its new name.
+
+        Its recovery point is forgotten first, durably: it must not be taken for that of a new log of this name.
+        """
         assert name not in self._logs, name
         number = 0
         while self._disk.exists(self._file(aside := f"{name}.{number}-stray")):
             number += 1
-        self._disk.rename(self._file(name), self._file(aside))
-        self._disk.sync_folder(self.path)
         for offsets in (self._log_starts, self._recovery_points, self._first_dirty):
             offsets.pop(name, None)
         self._forget_doubts(name)
+        self.write_checkpoints()
+        self._disk.rename(self._file(name), self._file(aside))
+        self._disk.sync_folder(self.path)
         return aside
 
     def _forget_doubts(self, name: str) -> None:

@@ -432,6 +432,21 @@ def test_a_folder_that_a_deleted_topic_left_is_not_the_new_topics(path):
     folder.close(clean=True)
 
 
+def test_a_recovery_point_of_what_was_set_aside_does_not_outlive_it():
+    """A new log of the name that a power cut takes again is not damaged: nothing of it was flushed."""
+    disk = MemoryDisk()
+    folder = DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "id")
+    fill(folder, "t-0")
+    folder.close(clean=True)
+    folder = DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "id")
+    folder.set_aside("t-0")
+    folder.open_log("t-0", CONFIG, 0, "new")
+    disk.crash(Forgetful())
+    folder = DataFolder.open(disk, "/data", node_id=1, make_id=lambda: "id")
+    log = folder.open_log("t-0", CONFIG, 0, "new")
+    assert (log.damage, log.log_end_offset) == (None, 0)
+
+
 def test_a_folder_that_does_not_say_whose_it_is_is_taken(path):
     folder = open_folder(path)
     fill(folder, "t-0")
