@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .protocol import begin_response, codec, end_response
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ..actors.context import NodeContext
     from ..errors import BrokerError
     from ..transport.message_base import Request
-    from .connection import KafkaConnection
     from .decoding import Message
+    from .fetch_session import FetchSession
     from .protocol import RequestHeader
 
 
@@ -27,12 +27,33 @@ class Outcome(NamedTuple):
     error: BrokerError | None
 
 
+class Connection(Protocol):
+    """What an exchange needs of the connection that it is one of."""
+
+    context: NodeContext
+    fetch_session: FetchSession
+
+    def ask(
+        self, exchange: Exchange, request: Request, then: Callable[[Outcome], object], frames: Sequence[bytes] = ()
+    ) -> None:
+        """Make a native request for an exchange."""
+        ...
+
+    def answered(self, exchange: Exchange) -> None:
+        """Send what is answered up to the first request that is not."""
+        ...
+
+    def disconnect(self, error: BrokerError) -> None:
+        """End the connection for what the client has sent, and log why."""
+        ...
+
+
 class Exchange:
     """One request. Its response leaves in the order of the requests, once it is there."""
 
     __slots__ = ("buffers", "connection", "done", "header", "request", "response_bytes", "size", "throttle_ms")
 
-    def __init__(self, connection: KafkaConnection, header: RequestHeader, request: Message, size: int) -> None:
+    def __init__(self, connection: Connection, header: RequestHeader, request: Message, size: int) -> None:
         self.connection = connection
         self.header = header
         self.request = request
