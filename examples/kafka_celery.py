@@ -1,40 +1,56 @@
 """A Celery task queue whose transport is Kafka's protocol (kombu's confluentkafka), served by this broker.
 
-The worker runs in a thread here; as a program of its own it is `celery -A kafka_celery worker`.
+The worker is Celery's own program; nothing in it knows that the broker is not Kafka.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from argparse import ArgumentParser
-from threading import Thread
+from pathlib import Path
 
 from celery import Celery
 from zmqbroker.testing import Broker
 
+app = Celery("tasks", broker=os.environ.get("TASKS_BROKER"))
+app.conf.update(broker_connection_retry_on_startup=True, worker_redirect_stdouts=False)
+
+
+@app.task(name="square")
+def square(number: int) -> None:
+    """Do the work, in the worker."""
+    print(f"the square of {number} is {number * number}", flush=True)
+
 
 def main() -> None:
-    """Send some tasks and wait until the worker has done them."""
+    """Start a broker and a worker, send some tasks, and wait until they are done."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=5)
     count = parser.parse_args().count
     with Broker() as broker:
-        app = Celery("tasks", broker=f"confluentkafka://{broker.kafka_bootstrap}")
-        app.conf.update(broker_connection_retry_on_startup=True, worker_hijack_root_logger=False)
-        done: list[int] = []
-
-        @app.task(name="square")
-        def square(number: int) -> None:
-            done.append(number)
-            print(f"the square of {number} is {number * number}", flush=True)
-
-        worker = app.WorkController(pool="solo", concurrency=1, without_heartbeat=True, without_mingle=True)
-        thread = Thread(target=worker.start, daemon=True)
-        thread.start()
-        for number in range(count):
-            app.send_task("square", [number])
-        while len(done) < count:
-            thread.join(0.05)
-        worker.stop()
+        url = f"confluentkafka://{broker.kafka_bootstrap}"
+        command = [sys.executable, "-m", "celery", "-A", Path(__file__).stem, "worker", "--pool", "solo"]
+        with subprocess.Popen(  # noqa: S603 - our own command line
+            [*command, "--without-gossip", "--without-mingle", "--loglevel", "WARNING"],
+            cwd=Path(__file__).parent,
+            env={**os.environ, "TASKS_BROKER": url},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as worker:
+            app.conf.update(broker_url=url)
+            for number in range(count):
+                app.send_task("square", [number])
+            assert worker.stdout is not None
+            done = 0
+            while done < count:
+                line = worker.stdout.readline()
+                if line.startswith("the square"):
+                    print(line, end="", flush=True)
+                    done += 1
+            worker.kill()
+        app.close()
 
 
 if __name__ == "__main__":
