@@ -54,7 +54,13 @@ def confluent_consume(at: str, topic: str, size: int, count: int) -> float:
     """Records a second of confluent-kafka's consumer, from the first one that it has."""
     del size
     group = f"{topic}-{time.monotonic_ns()}"
-    consumer = Consumer({"bootstrap.servers": at, "group.id": group, "auto.offset.reset": "earliest"})
+    settings: dict[str, Any] = {
+        "bootstrap.servers": at,
+        "group.id": group,
+        "auto.offset.reset": "earliest",
+        "fetch.queue.backoff.ms": 5,  # a second by default, in which the client asks nobody for anything
+    }
+    consumer = Consumer(settings)
     consumer.subscribe([topic])
     while not consumer.consume(1, 5.0):
         pass
