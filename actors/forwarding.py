@@ -9,6 +9,7 @@ taken in the metadata that it speaks of.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,6 +26,7 @@ from ..errors import (
 from ..quorum.repeats import pinned, settled
 from ..transport.catalogue import REQUESTS
 from ..transport.envelope import convert_body
+from ..transport.messages import DeleteTopicsRequest
 from ..transport.network import LinkState
 from ..transport.peer_messages import ForwardReply, ForwardRequest, HeartbeatNodeRequest
 from .calls import DEFAULT_TIMEOUT_MS
@@ -106,7 +108,7 @@ class _Call:
         self.number = number
         self.command = command
         self.before = image
-        """What this node knew when it was asked."""
+        """What this node knew when it was asked; of topics to be deleted, what it has learned of them since."""
         self.attempt = 0
         self.asked = _NOBODY
         """The node that works on the attempt."""
@@ -115,6 +117,15 @@ class _Call:
         self.timeout_ms = 0.0
         self.deadline_ms = 0.0
         self.deadline: Timer
+
+    def learn(self, image: MetadataImage) -> None:
+        """The node has newer metadata: a topic to be deleted that it sees only now was there all the same."""
+        request = self.command.request
+        if isinstance(request, DeleteTopicsRequest):
+            topics = self.before.topics
+            new = {name: image.topics[name] for name in request.topics if name in image.topics and name not in topics}
+            if new:
+                self.before = replace(self.before, topics={**topics, **new})
 
     @property
     def request(self) -> Request:
@@ -196,6 +207,8 @@ class Forwarder:
 
     def image_applied(self) -> None:
         """Tell the answers whose metadata this node has by now."""
+        for call in self._calls.values():
+            call.learn(self._context.image)
         for call in list(self._held.values()):
             assert call.answer is not None, f"call {call.number} is held without an answer"
             self._answer(call, *call.answer)

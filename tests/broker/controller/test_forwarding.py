@@ -6,6 +6,8 @@ from random import Random
 
 import pytest
 from zmqbroker.actors.commands import Answer
+from zmqbroker.actors.context import CONTROLLER
+from zmqbroker.actors.peer_commands import ImageApplied
 from zmqbroker.errors import BrokerError, RequestTimedOutError
 from zmqbroker.transport.cluster_messages import (
     AlterPartitionReassignmentsRequest,
@@ -310,6 +312,23 @@ def test_a_repeated_deletion_by_a_node_that_knew_the_topic_before_is_no_success(
     nodes.run()
     (result,) = deleted.body.topics
     assert ("t" in nodes.image.topics) == (result.error_code != 0)
+
+
+def test_a_repeated_deletion_of_what_its_node_saw_only_since_has_succeeded(cluster, topic):
+    nodes = cluster(3)
+    nodes[2].follows = False
+    nodes[1].ask(topic("t", 1))
+    nodes.run()
+    (deleted,) = lose_answers(nodes, DeleteTopicsRequest(["t"], 1000))
+    assert "t" not in nodes.image.topics
+    nodes[2].context.image = next(image for image in reversed(nodes.images) if "t" in image.topics)
+    nodes[2].reactor.tell(CONTROLLER, ImageApplied(nodes[2].context.image.end_offset))
+    nodes.run()
+    nodes[2].follows = True
+    nodes[2].apply()
+    nodes[2].links[1].change(LinkState.UP)
+    nodes.run()
+    assert deleted.body.topics[0].error_code == 0
 
 
 def test_a_first_deletion_is_by_name_whatever_its_node_knows(cluster, topic):
