@@ -185,7 +185,7 @@ def test_a_transactional_producer_is_told_that_there_are_no_transactions(broker:
 @unclosed_sockets()
 def test_topics_are_deleted_by_id_and_groups_that_are_not_known_are_dead(broker: Broker, topic: str) -> None:
     from kafka.protocol.admin import DeleteTopicsRequest, DescribeGroupsRequest
-    from kafka.protocol.metadata import MetadataRequest
+    from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest
 
     asked = Bare(broker.kafka_bootstrap)
     made = asked.call(MetadataRequest(version=9, topics=[MetadataRequest.MetadataRequestTopic(name=topic)]))
@@ -197,6 +197,8 @@ def test_topics_are_deleted_by_id_and_groups_that_are_not_known_are_dead(broker:
     unknown = DeleteTopicsRequest.DeleteTopicState(name=None, topic_id=UUID(int=5))
     gone = asked.call(DeleteTopicsRequest(version=6, topics=[named, unknown], timeout_ms=10_000)).responses
     assert [(each.topic_id, each.error_code) for each in gone] == [(found.topic_id, 0), (UUID(int=5), 100)]
+    found_at = asked.call(FindCoordinatorRequest(version=3, key="nobody", key_type=0))
+    assert (found_at.error_code, found_at.node_id) == (0, 1)
     (group,) = asked.call(DescribeGroupsRequest(version=5, groups=["nobody"])).groups
     assert (group.error_code, group.group_state) == (0, "Dead")
     asked.close()
