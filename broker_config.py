@@ -233,6 +233,34 @@ class BrokerConfig:
         at_least=1,
         at_most=INT32_MAX,
     )
+    transaction_state_log_num_partitions: int = setting_row(
+        50,
+        "Partitions of __transaction_state, among which the transactional ids are spread, when it is made.",
+        at_least=1,
+        at_most=10_000,
+    )
+    transaction_max_timeout_ms: int = setting_row(
+        15 * MINUTE_MS,
+        "The longest time-out that a producer may ask for its transactions.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT32_MAX,
+    )
+    transactional_id_expiration_ms: int = setting_row(
+        7 * DAY_MS,
+        "How long a transactional id of which nothing is heard is kept.",
+        MILLISECONDS,
+        at_least=1,
+        at_most=INT64_MAX,
+    )
+    transaction_remove_expired_interval_ms: int = setting_row(
+        60 * MINUTE_MS,
+        "How often expired transactional ids are looked for.",
+        MILLISECONDS,
+        name="transaction.remove.expired.transaction.cleanup.interval.ms",
+        at_least=1,
+        at_most=INT32_MAX,
+    )
     broker_heartbeat_interval_ms: int = setting_row(
         500, "How often a node tells the controller that it lives.", MILLISECONDS, at_least=1, at_most=INT32_MAX
     )

@@ -82,13 +82,6 @@ class InvalidCommitOffsetSizeError(BrokerError):
     name = "INVALID_COMMIT_OFFSET_SIZE"
 
 
-class TransactionalIdAuthorizationFailedError(BrokerError):
-    """This producer may not use transactions."""
-
-    code = 53
-    name = "TRANSACTIONAL_ID_AUTHORIZATION_FAILED"
-
-
 class NonEmptyGroupError(BrokerError):
     """The group has members."""
 

@@ -138,6 +138,10 @@ class PartitionsCall(GatherCall):
     entries: Sequence[Any]
     """The request's entries; each has a topic and a partition."""
 
+    def address(self, entry: Any) -> str:
+        """Where the command for one entry goes."""
+        return partition_address(entry.topic, entry.partition)
+
     def command(self, entry: Any, index: int) -> Command:
         """Build the command for one entry, or raise a BrokerError that answers it."""
         raise NotImplementedError
@@ -154,7 +158,7 @@ class PartitionsCall(GatherCall):
             return
         lookup = self.session.reactor.lookup
         for index, entry in enumerate(self.entries):
-            leader = lookup(partition_address(entry.topic, entry.partition))
+            leader = lookup(self.address(entry))
             if leader is None:
                 error = not_here(self.session.context, entry.topic, entry.partition)
                 self.on_answer(Answer(self, index, self.error(entry, error)))
@@ -177,6 +181,22 @@ class PartitionsCall(GatherCall):
             if self.results[index] is None:
                 self.results[index] = self.error(entry, RequestTimedOutError(_TOO_LATE))
         self.complete()
+
+
+class ControllerRequestCall(Call):
+    """A request that the controller decides."""
+
+    def __init__(self, session: CallOwner, request: Request, correlation_id: int, size: int) -> None:
+        super().__init__(session, request, correlation_id, size)
+        self._request = request
+
+    def start(self) -> None:
+        """Pass it on."""
+        ask_controller(self.session, self, self._request)
+
+    def on_answer(self, answer: Answer) -> None:
+        """Reply with the controller's answer."""
+        self.reply(answer.body)
 
 
 def ask_controller(session: CallOwner, call: Call, request: Request) -> None:

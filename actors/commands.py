@@ -67,6 +67,24 @@ class Append(Command):
     batch: bytes
     acks: int
     leader_epoch: int
+    transactional_id: str | None = None
+
+
+class WriteMarker(Command):
+    """End a transaction in a partition: at a leader by a control batch, at a group coordinator by its pending offsets.
+
+    Answered once that is committed, with a body that has an error code and a message.
+    """
+
+    producer_id: int
+    producer_epoch: int
+    committed: bool
+    coordinator_epoch: int
+    transaction: int
+
+
+class DescribeProducers(Command):
+    """Say which producers have written to the partition; answered with PartitionProducers."""
 
 
 class Read(Command):
@@ -77,6 +95,7 @@ class Read(Command):
     leader_epoch: int
     rack: str = ""
     """Where the client is, if it may read from a follower near to it (KIP-392)."""
+    isolation: int = 0
 
 
 class Watch(Message):
@@ -107,6 +126,7 @@ class FindOffset(Command):
 
     timestamp: int
     leader_epoch: int
+    isolation: int = 0
 
 
 class FindEpochEnd(Command):
@@ -208,6 +228,19 @@ class EndWait(Message):
     """A request that the coordinator holds back shall be answered now with what there is."""
 
     call: Any
+
+
+class VerifyTransaction(Command):
+    """Ask a transaction's coordinator whether a partition is part of this producer's open transaction (KIP-890).
+
+    Answered with VerifyTransactionReply, or refused with the reason why not.
+    """
+
+    transactional_id: str
+    producer_id: int
+    producer_epoch: int
+    topic: str
+    partition: int
 
 
 class ClaimGroup(Command):

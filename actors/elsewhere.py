@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidRequestError
 from ..transport import messages as m
-from ..transport.peer_messages import ClaimGroupRequest, ReleaseGroupRequest
+from ..transport.group_messages import TopicPartitionEntry
+from ..transport.peer_messages import (
+    ClaimGroupRequest,
+    ReleaseGroupRequest,
+    VerifyTransactionRequest,
+    WriteTxnMarkersReply,
+    WriteTxnMarkersRequest,
+)
 from .actor import ReactorActor
 from .commands import (
     Answer,
@@ -27,7 +34,9 @@ from .commands import (
     Refusal,
     ReleaseGroup,
     StopWatching,
+    VerifyTransaction,
     Watch,
+    WriteMarker,
     tell_back,
 )
 from .peer_commands import AskPeer, PeerAnswer
@@ -45,6 +54,7 @@ _BY_PARTITION = (
     m.ListOffsetsReply,
     m.OffsetForLeaderEpochReply,
     m.DeleteRecordsReply,
+    WriteTxnMarkersReply,
 )
 _TIMEOUT_MS = 30_000
 _WATCH_MS = 10_000
@@ -154,6 +164,13 @@ def _request(message: AtLeader) -> tuple[Request, list[bytes]]:  # noqa: PLR0911
             return m.OffsetForLeaderEpochRequest([epoch]), []
         case DeleteBefore():
             return m.DeleteRecordsRequest([m.PartitionDeletion(topic, partition, command.offset)], _TIMEOUT_MS), []
+        case WriteMarker():
+            where = TopicPartitionEntry(topic, partition)
+            identity = (command.producer_id, command.producer_epoch, command.committed, command.coordinator_epoch)
+            return WriteTxnMarkersRequest(*identity, command.transaction, [where]), []
+        case VerifyTransaction():
+            producer = (command.transactional_id, command.producer_id, command.producer_epoch)
+            return VerifyTransactionRequest(*producer, command.topic, command.partition), []
         case ClaimGroup():
             return ClaimGroupRequest(command.group_id), []
         case ReleaseGroup():

@@ -33,6 +33,7 @@ class FetchCall(Call):
         self._entries = request.partitions
         self._min_bytes = request.min_bytes
         self._rack = request.rack
+        self._isolation = request.isolation
         self._budget = min(request.max_bytes, session.context.config.fetch_max_bytes)
         self._results: list[PartitionFetched | None] = [None] * count
         self._data = [b""] * count
@@ -64,9 +65,8 @@ class FetchCall(Call):
             room = max(0, min(entry.max_bytes, self._budget))
             self._budget -= room
             self._reserved[index] = room
-            leader.tell(
-                Read(self.session.actor_ref, self, index, entry.fetch_offset, room, entry.leader_epoch, self._rack)
-            )
+            where = (entry.fetch_offset, room, entry.leader_epoch, self._rack, self._isolation)
+            leader.tell(Read(self.session.actor_ref, self, index, *where))
         if not self._reserved:
             self._all_answered()
 

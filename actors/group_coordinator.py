@@ -8,14 +8,27 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import BrokerError, CoordinatorNotAvailableError
+from ..errors import BrokerError, CoordinatorNotAvailableError, NotEnoughReplicasError
 from ..groups.effects import Now
 from ..groups.group_table import GroupTable
 from ..transport import group_messages as g
+from ..transport import transaction_messages as t
 from ..transport.internal_topics import OFFSETS_TOPIC
 from ..transport.message_base import Body
-from .commands import ClaimGroup, Command, CoordinatorCall, EndWait, ReleaseGroup, TopicGone
+from ..transport.peer_messages import MarkerWritten
+from .commands import (
+    Answer,
+    ClaimGroup,
+    Command,
+    CoordinatorCall,
+    EndWait,
+    Refusal,
+    ReleaseGroup,
+    TopicGone,
+    WriteMarker,
+)
 from .coordinator import Coordinator
+from .verification import VERIFY, Producer, Verifier
 
 if TYPE_CHECKING:
     from .context import NodeContext
@@ -36,6 +49,7 @@ class GroupCoordinator(Coordinator):
         self._held: dict[tuple[Any, int], CoordinatorCall] = {}
         """Requests that have no answer yet."""
         self._members_named = 0
+        self._verifier = Verifier(context, self, OFFSETS_TOPIC, partition)
 
     def _now(self) -> Now:
         clock = self.context.clock
@@ -50,6 +64,7 @@ class GroupCoordinator(Coordinator):
             why = f"the coordinator of group {getattr(call.request, 'group_id', '')!r} reads its log again: try again"
             self.refuse(call, CoordinatorNotAvailableError(why))
         self._table = GroupTable(self.context.config)
+        self._verifier.forget()
 
     def replay(self, key: bytes, value: bytes | None, offset: int) -> None:
         """Take one record of the log."""
@@ -87,6 +102,11 @@ class GroupCoordinator(Coordinator):
             self._table.claim(command.group_id, self._now())
             self._carry_out()
             self.answer(command, Body())
+        elif isinstance(command, WriteMarker):
+            self._verifier.marked(command.producer_id)
+            self._table.end_transaction(command.producer_id, command.transaction, committed=command.committed)
+            self._carry_out()
+            self.answer(command, MarkerWritten(self.TOPIC, self.partition))
         else:
             assert isinstance(command, ReleaseGroup), command
             self._table.release(command.group_id)
@@ -101,6 +121,8 @@ class GroupCoordinator(Coordinator):
                 self._table.end_wait(call, getattr(call.request, "group_id", ""), self._now())
         elif isinstance(message, TopicGone):
             self._table.topic_gone(message.topic, self._now())
+        elif isinstance(message, Answer | Refusal) and message.call[0] == VERIFY:
+            self._verifier.answered(message)
         else:
             super().notice(message)
         self._carry_out()
@@ -129,7 +151,7 @@ class GroupCoordinator(Coordinator):
                 self._table.effects.answer(call, body)
         self._carry_out()
 
-    def _ask(self, call: CoordinatorCall) -> Body | None:  # noqa: PLR0911 - one row for each request
+    def _ask(self, call: CoordinatorCall) -> Body | None:  # noqa: C901, PLR0911, PLR0912 - one row for each request
         """The answer; None: the table answers, perhaps later."""
         table, now, request = self._table, self._now(), call.request
         match request:
@@ -137,6 +159,9 @@ class GroupCoordinator(Coordinator):
                 table.heartbeat(call, request, now)
             case g.OffsetCommitRequest():
                 return table.commit(request, self._exists, now)
+            case t.TxnOffsetCommitRequest():
+                producer = Producer(request.transactional_id, request.producer_id, request.producer_epoch)
+                self._verifier.ask(producer, lambda outcome: self._commit_in_transaction(call, request, outcome))
             case g.OffsetFetchRequest():
                 return table.fetch_offsets(request)
             case g.JoinGroupRequest():
@@ -158,6 +183,22 @@ class GroupCoordinator(Coordinator):
             case _:
                 assert False, f"{request!r} is not for a group coordinator"  # noqa: B011, PT015 - nobody routes it here
         return None
+
+    def _commit_in_transaction(
+        self, call: CoordinatorCall, request: t.TxnOffsetCommitRequest, outcome: int | BrokerError
+    ) -> None:
+        """Go on with a TxnOffsetCommit: outcome is the number of the transaction, or why there is none."""
+        answer: Body | BrokerError
+        try:
+            if isinstance(outcome, BrokerError):
+                raise outcome
+            answer = self._table.commit_in_transaction(request, outcome, self._exists, self._now())
+        except NotEnoughReplicasError as error:
+            answer = CoordinatorNotAvailableError(error.message)
+        except BrokerError as error:
+            answer = error
+        self._table.effects.answer(call, answer)
+        self._carry_out()
 
     def _describe(self, group_id: str) -> g.GroupDescription:
         try:

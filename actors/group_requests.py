@@ -22,7 +22,7 @@ from ..groups.partitioning import group_partition
 from ..quorum.internal_topics import internal_topic
 from ..transport import group_messages as g
 from ..transport import share_messages as s
-from ..transport.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC
+from ..transport.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTION_STATE_TOPIC
 from ..transport.messages import CreateTopicsRequest, TopicsReply
 from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall, ask_controller
 from .commands import Answer, CoordinatorCall, EndWait, Refusal, SharedAnswer
@@ -35,20 +35,25 @@ if TYPE_CHECKING:
     from .calls import CallOwner
     from .commands import Ref
 
-_TOPIC_OF = {g.GROUP_COORDINATOR: OFFSETS_TOPIC, g.SHARE_COORDINATOR: SHARE_STATE_TOPIC}
+_TOPIC_OF = {
+    g.GROUP_COORDINATOR: OFFSETS_TOPIC,
+    g.TRANSACTION_COORDINATOR: TRANSACTION_STATE_TOPIC,
+    g.SHARE_COORDINATOR: SHARE_STATE_TOPIC,
+}
 _GRACE_MS = 5000.0
 """What a coordinator gets beyond the time that a request may wait in it; it is the one to answer."""
 
 
 def coordinator_of(session: CallOwner, topic: str, group_id: str) -> Ref:
-    """The actor that coordinates a group. Raises the error that says why it is not here."""
+    """The actor that coordinates a group, or a transactional id. Raises the error that says why it is not here."""
     if not group_id:
         message = "the group id is empty; a group needs a name"
         raise InvalidGroupIdError(message)
     context = session.context
     known = context.image.topics.get(topic)
+    what = "transactional id" if topic == TRANSACTION_STATE_TOPIC else "group"
     if known is None:
-        message = f"no group has a coordinator yet: {topic} does not exist; ask FindCoordinator first"
+        message = f"no {what} has a coordinator yet: {topic} does not exist; ask FindCoordinator first"
         raise NotCoordinatorError(message)
     partition = group_partition(group_id, len(known.partitions))
     ref = session.reactor.lookup(coordinator_address(topic, partition))
@@ -56,9 +61,9 @@ def coordinator_of(session: CallOwner, topic: str, group_id: str) -> Ref:
         return ref
     leader = known.partitions[partition].leader
     if leader == context.config.node_id:
-        message = f"the coordinator of group {group_id!r} ({topic}-{partition}) is starting"
+        message = f"the coordinator of {what} {group_id!r} ({topic}-{partition}) is starting"
         raise CoordinatorNotAvailableError(message)
-    message = f"node {leader} leads {topic}-{partition} and so coordinates group {group_id!r}"
+    message = f"node {leader} leads {topic}-{partition} and so coordinates {what} {group_id!r}"
     raise NotCoordinatorError(message)
 
 
@@ -69,7 +74,10 @@ class FindCoordinatorCall(Call):
         super().__init__(session, request, correlation_id, size)
         topic = _TOPIC_OF.get(request.key_type)
         if topic is None:
-            message = f"key_type is {request.key_type}; it is 0 for consumer groups and 2 for share groups"
+            message = (
+                f"key_type is {request.key_type}; it is 0 for consumer groups, 1 for transactional ids and 2 for share"
+                " groups"
+            )
             raise InvalidRequestError(message)
         self._topic = topic
         self._keys = request.keys
@@ -101,6 +109,8 @@ class FindCoordinatorCall(Call):
     def _find(self, key: str) -> g.CoordinatorInfo:
         if not key:
             code, why = InvalidGroupIdError.code, "the group id is empty; a group needs a name"
+            if self._topic == TRANSACTION_STATE_TOPIC:
+                code, why = InvalidRequestError.code, "the transactional id is empty; it needs a name"
             return g.CoordinatorInfo(key, error_code=code, error_message=why)
         image = self.session.context.image
         topic = image.topics.get(self._topic)
@@ -109,7 +119,7 @@ class FindCoordinatorCall(Call):
             node = image.nodes.get(leader)
             if node is not None:
                 return g.CoordinatorInfo(key, node.node_id, node.host, node.port)
-        code, why = CoordinatorNotAvailableError.code, f"group {key!r} has no coordinator: {self._topic}: {self._why}"
+        code, why = CoordinatorNotAvailableError.code, f"{key!r} has no coordinator: {self._topic}: {self._why}"
         return g.CoordinatorInfo(key, error_code=code, error_message=why)
 
 
@@ -130,10 +140,14 @@ class GroupCall(Call):
             waits = self.session.context.config.group_max_session_timeout_ms
         return DEFAULT_TIMEOUT_MS + float(waits)
 
+    def coordinator(self) -> Ref:
+        """The coordinator's actor. Raises the error that says why it is not here."""
+        return coordinator_of(self.session, self.topic, self.request.group_id)
+
     def start(self) -> None:
         """Pass it on."""
         try:
-            self._coordinator = coordinator_of(self.session, self.topic, self.request.group_id)
+            self._coordinator = self.coordinator()
         except BrokerError as error:
             self.fail(error)
             return

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import FencedLeaderEpochError, NotEnoughReplicasError, OffsetOutOfRangeError, UnknownLeaderEpochError
+from ..errors import (
+    FencedLeaderEpochError,
+    NotEnoughReplicasError,
+    OffsetOutOfRangeError,
+    UnknownLeaderEpochError,
+    error_for,
+)
 from ..transport.messages import EARLIEST, LATEST, MAX_TIMESTAMP
+from ..transport.peer_messages import AlterPartitionReply
+from .commands import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..errors import BrokerError
     from ..log.partition_log import PartitionLog
+    from ..transport.peer_messages import PartitionChanged
+    from .commands import Answer, Read
+    from .context import NodeContext
 
 
 def check_leader_epoch(name: str, mine: int, asked: int) -> None:
@@ -35,10 +49,35 @@ def check_in_sync(name: str, in_sync: int, needed: int) -> None:
         raise NotEnoughReplicasError(message)
 
 
-def offset_for(log: PartitionLog, high_watermark: int, leader_epoch: int, timestamp: int) -> tuple[int, int, int]:
-    """Offset, timestamp and leader epoch for a time of ListOffsets; all -1 where no readable record is that young."""
+def nearer_replica(context: NodeContext, isr: tuple[int, ...], offsets: Mapping[int, int], command: Read) -> int:
+    """A follower in sync in the client's rack that has what it wants to read; -1: none, or the leader is as near."""
+    nodes = context.image.nodes
+    own = nodes.get(context.config.node_id)
+    if own is None or own.rack == command.rack:
+        return -1
+    for node_id in isr:
+        node = nodes.get(node_id)
+        if node is not None and node.rack == command.rack and not node.fenced and node_id in offsets:
+            return node_id if offsets[node_id] >= command.offset else -1
+    return -1
+
+
+def isr_result(message: Answer | Refusal) -> PartitionChanged | BrokerError:
+    """What the controller says of the ISR that a leader has asked for."""
+    if isinstance(message, Refusal):
+        return message.error
+    assert isinstance(message.body, AlterPartitionReply)
+    (result,) = message.body.partitions
+    return error_for(result.error_code, result.error_message) if result.error_code else result
+
+
+def offset_for(log: PartitionLog, end: int, leader_epoch: int, timestamp: int) -> tuple[int, int, int]:
+    """Offset, timestamp and leader epoch for a time of ListOffsets; all -1 where no readable record is that young.
+
+    end: up to where a client reads, the high watermark or the last stable offset.
+    """
     if timestamp == LATEST:
-        return high_watermark, -1, leader_epoch
+        return end, -1, leader_epoch
     if timestamp == EARLIEST:
         return log.log_start_offset, -1, leader_epoch
     if timestamp == MAX_TIMESTAMP:
@@ -48,6 +87,6 @@ def offset_for(log: PartitionLog, high_watermark: int, leader_epoch: int, timest
     else:
         message = f"{timestamp} is no time: a time in ms is 0 or later, and -1, -2, -3 are latest, earliest, newest"
         raise OffsetOutOfRangeError(message)
-    if found is None or found[0] >= high_watermark:
+    if found is None or found[0] >= end:
         return -1, -1, -1
     return found

@@ -17,30 +17,30 @@ from ..errors import (
     NotLeaderOrFollowerError,
     OffsetNotAvailableError,
     OffsetOutOfRangeError,
-    error_for,
 )
+from ..log.batch import read_header
 from ..log.staging import Appended
 from ..log.validation import check_batch
 from ..quorum.elections import min_insync_replicas
 from ..quorum.in_sync import RETRY_MS, InSync
 from ..transport.messages import ACKS_ALL, LATEST, PartitionProduced
 from ..transport.peer_messages import (
-    AlterPartitionReply,
     AlterPartitionRequest,
     PartitionChange,
-    PartitionChanged,
     ReplicaState,
 )
 from .commands import Answer, Append, ControllerCall, Refusal, tell_back
 from .context import CONTROLLER
-from .leader_checks import check_in_sync
+from .leader_checks import check_in_sync, isr_result, nearer_replica
 from .peer_commands import FollowerAt, FollowerData, FollowerNews, FollowerRead, FollowerReady
+from .transaction_markers import marker_append
+from .verification import VERIFY, Verification
 
 if TYPE_CHECKING:
     from ..log.batch import BatchHeader
     from ..log.partition_log import PartitionLog
     from ..transport.messages import PartitionDeleted
-    from .commands import DeleteBefore, Read, Ref
+    from .commands import DeleteBefore, Read, Ref, WriteMarker
     from .replica_log import ReplicaLog
     from .timers import Timer
 
@@ -88,6 +88,7 @@ class Leading:
         self._epoch = replica.state.leader_epoch
         self._epoch_start = log.log_end_offset
         self._staged: deque[tuple[Append, BatchHeader]] = deque()
+        self.verification = Verification(replica, log, self._stage)
         self._waiting: deque[_Waiting] = deque()
         self._deletions: list[_Deletion] = []
         self._followers: dict[int, _Follower] = {}
@@ -138,10 +139,28 @@ class Leading:
             if command.acks == ACKS_ALL:
                 check_in_sync(replica.name, len(replica.state.isr), self._min_isr)
             header = check_batch(command.batch, replica.config, now_ms=replica.context.clock.wall_ms())
+            if header.is_transactional:
+                self.verification.take(command, header)
+                return
         except BrokerError as error:
             replica.refuse_append(command, error)
             return
         self._staged.append((command, header))
+
+    def _stage(self, command: Append, header: BatchHeader) -> None:
+        self._staged.append((command, header))
+
+    def stage_marker(self, command: WriteMarker) -> None:
+        """End a transaction here, at the end of the turn."""
+        replica = self._replica
+        self.verification.marked(command.producer_id)
+        append = marker_append(command, self._epoch, replica.context.clock.wall_ms())
+        try:
+            check_in_sync(replica.name, len(replica.state.isr), self._min_isr)
+        except BrokerError as error:
+            replica.refuse_append(append, error)
+            return
+        self._staged.append((append, read_header(append.batch)))
 
     def append_staged(self) -> None:
         """Write what the turn has gathered."""
@@ -364,15 +383,8 @@ class Leading:
     def nearer_replica(self, command: Read) -> int:
         """A follower in sync in the client's rack that has what it wants to read; -1: none, or this one is as near."""
         replica = self._replica
-        image, me = replica.context.image, replica.context.config.node_id
-        own = image.nodes.get(me)
-        if own is None or own.rack == command.rack:
-            return -1
-        for node_id in replica.state.isr:
-            node, follower = image.nodes.get(node_id), self._followers.get(node_id)
-            if node is not None and node.rack == command.rack and not node.fenced and follower is not None:
-                return node_id if follower.offset >= command.offset else -1
-        return -1
+        offsets = {node_id: follower.offset for node_id, follower in self._followers.items()}
+        return nearer_replica(replica.context, replica.state.isr, offsets, command)
 
     # ---- the ISR
 
@@ -428,26 +440,21 @@ class Leading:
         if any(node_id in nodes and not nodes[node_id].fenced for node_id in {*others, *state.elr} - lost):
             self._ask_for_isr([(node_id, nodes[node_id].epoch) for node_id in others], sorted(lost))
 
-    def isr_answered(self, message: Answer | Refusal) -> None:
-        """Take the controller's answer; what it changed has come with the metadata already."""
+    def answered(self, message: Answer | Refusal) -> None:
+        """Take a coordinator's answer, or the controller's; what that changed has come with the metadata already."""
+        if message.call[0] == VERIFY:
+            self.verification.answered(message)
+            return
         _, epoch, partition_epoch = message.call
         if epoch != self._epoch:
             return
         self._asking = False
-        result = self._isr_result(message)
+        result = isr_result(message)
         if isinstance(result, BrokerError):
             name = self._replica.name
             logger.info("the ISR of %s is not changed: %s: %s", name, result.name, result.message)
         self._in_sync.proposal_failed(partition_epoch, self._now_ms())
         self._later(RETRY_MS)
-
-    @staticmethod
-    def _isr_result(message: Answer | Refusal) -> PartitionChanged | BrokerError:
-        if isinstance(message, Refusal):
-            return message.error
-        assert isinstance(message.body, AlterPartitionReply)
-        (result,) = message.body.partitions
-        return error_for(result.error_code, result.error_message) if result.error_code else result
 
     def _watch_lag(self) -> None:
         """Look at the followers now and then: one that has stopped to fetch does not say so."""
@@ -474,7 +481,8 @@ class Leading:
         if self._timer is not None:
             self._timer.cancel()
         replica = self._replica
-        for command in [*(command for command, _ in self._staged), *(waiting.command for waiting in self._waiting)]:
+        staged = [*(command for command, _ in self._staged), *self.verification.end()]
+        for command in [*staged, *(waiting.command for waiting in self._waiting)]:
             replica.context.counters["batches-refused"] += 1
             tell_back(command.reply_to, Refusal(command.call, command.index, error))
         for deletion in self._deletions:

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ..transport.messages import PartitionDirInfo
+from ..transport.transaction_messages import ProducerState
 
 if TYPE_CHECKING:
     from ..log.partition_log import PartitionLog
@@ -43,6 +44,18 @@ def dir_info(
         log.segments_count,
         None if log.damage is None else str(log.damage),
     )
+
+
+def described_producers(log: PartitionLog) -> list[ProducerState]:
+    """The producers that have written to a log, by their ids."""
+    found = []
+    for producer_id, entry in sorted(log.producers.entries().items()):
+        last = entry.batches[-1] if entry.batches else None
+        sequence, timestamp = (-1, -1) if last is None else (last.last_sequence, last.timestamp)
+        found.append(
+            ProducerState(producer_id, entry.epoch, sequence, timestamp, entry.coordinator_epoch, entry.open_at)
+        )
+    return found
 
 
 def remove_later(context: NodeContext, name: str) -> None:

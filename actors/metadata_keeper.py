@@ -28,6 +28,7 @@ from .log_care import remove_later
 from .partition import Partition
 from .peer_commands import ImageApplied, KnownNodes, NodeActive
 from .share_coordinator import ShareCoordinator
+from .transaction_coordinator import TransactionCoordinator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 _COORDINATORS: dict[str, type[Coordinator]] = {
     GroupCoordinator.TOPIC: GroupCoordinator,
     ShareCoordinator.TOPIC: ShareCoordinator,
+    TransactionCoordinator.TOPIC: TransactionCoordinator,
 }
 assert _COORDINATORS.keys() == INTERNAL_TOPICS
 

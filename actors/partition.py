@@ -19,12 +19,16 @@ from ..errors import (
     StorageError,
     UnknownServerError,
 )
+from ..log.batch import end_of
 from ..transport.messages import (
+    READ_COMMITTED,
+    AbortedTransaction,
     PartitionDeleted,
     PartitionEpochEnd,
     PartitionFetched,
     PartitionOffset,
 )
+from ..transport.transaction_messages import PartitionProducers
 from .commands import (
     Answer,
     Append,
@@ -32,6 +36,7 @@ from .commands import (
     Command,
     DeleteBefore,
     DescribeDir,
+    DescribeProducers,
     FindEpochEnd,
     FindOffset,
     Maintain,
@@ -43,6 +48,7 @@ from .commands import (
     Retired,
     StopWatching,
     Watch,
+    WriteMarker,
     tell_back,
 )
 from .context import LOG_KEEPER
@@ -50,7 +56,7 @@ from .following import Following
 from .leader_checks import check_followed_epoch, check_leader_epoch, offset_for
 from .leader_cleaner import Clean, Cleaned, CleanOn, LeaderCleaner
 from .leading import Leading
-from .log_care import dir_info, maintain, remove_later
+from .log_care import described_producers, dir_info, maintain, remove_later
 from .peer_commands import FollowerAt, FollowerGone, FollowerRead, Replicated
 from .replica_log import ReplicaLog
 
@@ -79,6 +85,8 @@ class Partition(ReplicaLog):
             FindEpochEnd: self._find_epoch_end,
             DeleteBefore: self._delete_before,
             DescribeDir: self._describe,
+            DescribeProducers: self._describe_producers,
+            WriteMarker: self._write_marker,
         }
 
     def on_start(self) -> None:
@@ -120,7 +128,7 @@ class Partition(ReplicaLog):
             case FollowerGone():
                 self._leader_or_none("", lambda leading: leading.follower_gone(message.node_id))
             case Answer() | Refusal():
-                self._leader_or_none("", lambda leading: leading.isr_answered(message))
+                self._leader_or_none("", lambda leading: leading.answered(message))
             case CleanOn():
                 self._cleaner.go_on()
             case Clean():
@@ -233,11 +241,14 @@ class Partition(ReplicaLog):
         data = b""
         mark = self.high_watermark
         start = -1 if self.log is None else self.log.log_start_offset
-        body = PartitionFetched(self.topic, self.partition, 0, None, mark, mark, start)
+        stable = mark if self.log is None else self.log.stable_offset(mark)
+        body = PartitionFetched(self.topic, self.partition, 0, None, mark, stable, start)
         try:
             body.preferred_read_replica = self._check_may_read(command)
             if body.preferred_read_replica == -1:
-                data = self._read_data(command)
+                data = self._read_data(command, stable if command.isolation == READ_COMMITTED else mark)
+            if data and command.isolation == READ_COMMITTED:
+                body.aborted = self._aborted(command.offset, data)
         except BrokerError as error:
             body.error_code, body.error_message = error.code, error.message
         tell_back(command.reply_to, Answer(command.call, command.index, body, data))
@@ -251,7 +262,12 @@ class Partition(ReplicaLog):
         leading = self._check_leads(command.leader_epoch)
         return leading.nearer_replica(command) if command.rack else -1
 
-    def _read_data(self, command: Read) -> bytes:
+    def _aborted(self, start: int, data: bytes) -> list[AbortedTransaction]:
+        """The aborted transactions with records in what was read."""
+        aborted = self.open_log().aborted_between(start, end_of(data))
+        return [AbortedTransaction(each.producer_id, each.first_offset) for each in aborted]
+
+    def _read_data(self, command: Read, end: int) -> bytes:
         log = self.open_log()
         offset = command.offset
         if not log.log_start_offset <= offset <= log.log_end_offset:
@@ -261,10 +277,10 @@ class Partition(ReplicaLog):
             if offset > log.log_end_offset and not isinstance(self._role, Leading):
                 raise OffsetNotAvailableError(message + " of a follower: ask the leader")
             raise OffsetOutOfRangeError(message)
-        if offset >= self.high_watermark:
+        if offset >= end:
             return b""
         try:
-            return log.read(offset, command.max_bytes, end_offset=self.high_watermark)
+            return log.read(offset, command.max_bytes, end_offset=end)
         except OSError as error:
             message = f"reading {self.name} at offset {offset} failed: {error}"
             logger.error(message)  # noqa: TRY400 - the sentence says all
@@ -276,7 +292,10 @@ class Partition(ReplicaLog):
         try:
             leading = self._check_leads(command.leader_epoch)
             leading.check_knows_the_end(command.timestamp)
-            found = offset_for(self.open_log(), self.high_watermark, self.state.leader_epoch, command.timestamp)
+            log, end = self.open_log(), self.high_watermark
+            if command.isolation == READ_COMMITTED:
+                end = log.stable_offset(end)
+            found = offset_for(log, end, self.state.leader_epoch, command.timestamp)
         except BrokerError as error:
             return PartitionOffset(self.topic, self.partition, error.code, error.message)
         offset, timestamp, epoch = found
@@ -296,6 +315,22 @@ class Partition(ReplicaLog):
 
     def _describe(self, _: DescribeDir) -> PartitionDirInfo:
         return dir_info(self.topic, self.partition, self.log, self.high_watermark, self._offline)
+
+    def _describe_producers(self, _: DescribeProducers) -> PartitionProducers:
+        try:
+            self._check_leads(-1)
+            producers = described_producers(self.open_log())
+        except BrokerError as error:
+            return PartitionProducers(self.topic, self.partition, error.code, error.message)
+        return PartitionProducers(self.topic, self.partition, 0, None, producers)
+
+    def _write_marker(self, command: WriteMarker) -> None:
+        try:
+            leading = self._check_leads(-1)
+        except BrokerError as error:
+            tell_back(command.reply_to, Refusal(command.call, command.index, error))
+            return
+        leading.stage_marker(command)
 
     def _follower_at(self, message: FollowerAt) -> None:
         try:

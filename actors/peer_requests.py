@@ -140,3 +140,4 @@ PEER_CALLS: dict[type[Request], Callable[[CallOwner, Any, int, int], Call]] = {
     ReleaseGroupRequest: GroupIdCall,
     DescribeClusterRequest: DescribeClusterCall,
 }
+"""The call of each request between nodes; those about transactions are transaction_requests.py's."""

@@ -35,7 +35,6 @@ from ..transport.messages import (
     DescribeLogDirsReply,
     DescribeLogDirsRequest,
     FetchRequest,
-    InitProducerIdRequest,
     ListOffsetsReply,
     ListOffsetsRequest,
     MetadataReply,
@@ -64,12 +63,13 @@ from ..transport.peer_messages import (
     RegisterNodeRequest,
 )
 from ..version import VERSION
-from .calls import DEFAULT_TIMEOUT_MS, Call, GatherCall, PartitionsCall, ask_controller
+from .calls import DEFAULT_TIMEOUT_MS, Call, ControllerRequestCall, GatherCall, PartitionsCall, ask_controller
 from .commands import Answer, Append, DeleteBefore, DescribeDir, FindEpochEnd, FindOffset, Refusal
 from .context import partition_address
 from .fetch_call import FetchCall
 from .group_requests import GROUP_CALLS
 from .peer_requests import PEER_CALLS
+from .transaction_requests import TRANSACTION_CALLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,13 +98,15 @@ class ProduceCall(PartitionsCall):
             raise InvalidRequestError(message)
         self.entries = request.partitions
         self._acks = request.acks
+        self._transactional_id = request.transactional_id
         self._frames = frames
 
     def command(self, entry: PartitionData, index: int) -> Append:
         """Build the command for one batch."""
         check_not_internal(entry.topic, "write to it")
         batch, self._frames[index + 1] = self._frames[index + 1], b""  # held once: this may wait for long
-        return Append(self.session.actor_ref, self, index, batch, self._acks, entry.leader_epoch)
+        me, epoch = self.session.actor_ref, entry.leader_epoch
+        return Append(me, self, index, batch, self._acks, epoch, self._transactional_id)
 
     def error(self, entry: PartitionData, error: BrokerError) -> PartitionProduced:
         """Build the result of a batch that was not appended."""
@@ -124,10 +126,12 @@ class ListOffsetsCall(PartitionsCall):
     def __init__(self, session: CallOwner, request: ListOffsetsRequest, correlation_id: int, size: int) -> None:
         super().__init__(session, request, correlation_id, size)
         self.entries = request.partitions
+        self._isolation = request.isolation
 
     def command(self, entry: Any, index: int) -> FindOffset:
         """Build the command for one partition."""
-        return FindOffset(self.session.actor_ref, self, index, entry.timestamp, entry.leader_epoch)
+        me = self.session.actor_ref
+        return FindOffset(me, self, index, entry.timestamp, entry.leader_epoch, self._isolation)
 
     def error(self, entry: Any, error: BrokerError) -> PartitionOffset:
         """Build the result of a partition that failed."""
@@ -218,22 +222,6 @@ class LogDirsCall(GatherCall):
         context = self.session.context
         total, usable = context.disk.space(context.config.data_dir)
         self.reply(DescribeLogDirsReply(0, context.config.data_dir, total, usable, self.results))
-
-
-class ControllerRequestCall(Call):
-    """A request that the controller decides."""
-
-    def __init__(self, session: CallOwner, request: Request, correlation_id: int, size: int) -> None:
-        super().__init__(session, request, correlation_id, size)
-        self._request = request
-
-    def start(self) -> None:
-        """Pass it on."""
-        ask_controller(self.session, self, self._request)
-
-    def on_answer(self, answer: Answer) -> None:
-        """Reply with the controller's answer."""
-        self.reply(answer.body)
 
 
 class MetadataCall(Call):
@@ -398,7 +386,6 @@ _CALLS: dict[type[Request], Callable[[CallOwner, Any, int, int], Call]] = {
     DeleteTopicsRequest: ControllerRequestCall,
     CreatePartitionsRequest: ControllerRequestCall,
     AlterConfigsRequest: ControllerRequestCall,
-    InitProducerIdRequest: ControllerRequestCall,
     RegisterNodeRequest: ControllerRequestCall,
     HeartbeatNodeRequest: ControllerRequestCall,
     JoinClusterRequest: ControllerRequestCall,
@@ -406,6 +393,7 @@ _CALLS: dict[type[Request], Callable[[CallOwner, Any, int, int], Call]] = {
     **dict.fromkeys(CLUSTER_REQUESTS, ControllerRequestCall),
     **GROUP_CALLS,
     **PEER_CALLS,
+    **TRANSACTION_CALLS,
 }
 
 

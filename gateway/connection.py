@@ -149,13 +149,18 @@ class KafkaConnection(ReactorActor):
             self._begin(self._unread.popleft())
         if self._over:
             return
-        if self._unread and self._may_begin() and not self._going_on:
-            self._going_on = True
-            tell_back(self.actor_ref, GoOn())
+        if self._may_begin():
+            self._go_on_later()
         if self._unread:
             self._wire.pause()
         else:
             self._wire.resume()
+
+    def _go_on_later(self) -> None:
+        """Begin requests that wait in another turn."""
+        if self._unread and not self._going_on:
+            self._going_on = True
+            tell_back(self.actor_ref, GoOn())
 
     def _begin(self, frame: Frame) -> None:
         self.context.counters["kafka-requests"] += 1
@@ -247,9 +252,7 @@ class KafkaConnection(ReactorActor):
         if buffers:
             self._wire.send(buffers)
         self._count_unsent()
-        if self._unread and not self._going_on:
-            self._going_on = True
-            tell_back(self.actor_ref, GoOn())
+        self._go_on_later()
 
     def _count_unsent(self) -> None:
         """Put what this client leaves unread into the node's account."""

@@ -6,22 +6,20 @@ from itertools import groupby
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import BrokerError, InvalidRequestError, TransactionalIdAuthorizationFailedError, error_for
+from ..errors import BrokerError, InvalidRequestError, error_for
 from ..transport import messages as m
 from .encoding import put_varint
-from .exchange import Outcome
 from .fetch_session import INITIAL_EPOCH
 from .protocol import begin_response, end_response, is_flexible
-from .shapes import by_topic, error_of, failed, flat
+from .shapes import by_topic, failed, flat, results_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Buffer
 
-    from .exchange import Exchange
+    from .exchange import Exchange, Outcome
 
-_NO_TRANSACTIONS: Final = "transactions are not served yet: produce without a transactional id"
 _CONSUMER: Final = -1
 """The replica id of whoever is no broker."""
 
@@ -44,7 +42,7 @@ def produce(exchange: Exchange) -> None:
             partition.records = None  # held once: the answer may take long
 
     def produced(outcome: Outcome) -> None:
-        results = _all_failed(entries, outcome.error) if outcome.error is not None else outcome.body.partitions
+        results = results_of(outcome, entries, m.PartitionProduced)
         if request.acks != 0:
             exchange.reply({"responses": by_topic(results, _produced, partitions="partition_responses")})
             return
@@ -53,16 +51,9 @@ def produce(exchange: Exchange) -> None:
         if refused is not None:
             exchange.connection.disconnect(error_for(refused.error_code, refused.error_message))
 
-    if request.transactional_id is not None:
-        produced(Outcome(None, [], TransactionalIdAuthorizationFailedError(_NO_TRANSACTIONS)))
-        return
     # With acks=0 the native request would say nothing of what was refused.
-    native = m.ProduceRequest(request.acks or 1, max(0, request.timeout_ms), entries)
-    exchange.ask(native, produced, batches)
-
-
-def _all_failed(entries: Sequence[m.PartitionData], error: BrokerError) -> list[m.PartitionProduced]:
-    return [m.PartitionProduced(entry.topic, entry.partition, error.code, error.message) for entry in entries]
+    acks, timeout_ms = request.acks or 1, max(0, request.timeout_ms)
+    exchange.ask(m.ProduceRequest(acks, timeout_ms, entries, request.transactional_id), produced, batches)
 
 
 def _produced(result: m.PartitionProduced) -> dict[str, Any]:
@@ -102,13 +93,12 @@ def fetch(exchange: Exchange) -> None:
     except BrokerError as error:
         exchange.reply({**failed(error), "responses": []})
         return
-    native = m.FetchRequest(
-        max(0, request.max_wait_ms), max(0, request.min_bytes), max(0, request.max_bytes), entries, request.rack_id
-    )
+    wait_ms, min_bytes, max_bytes = max(0, request.max_wait_ms), max(0, request.min_bytes), max(0, request.max_bytes)
+    native = m.FetchRequest(wait_ms, min_bytes, max_bytes, entries, request.rack_id, request.isolation_level)
 
     def fetched(outcome: Outcome) -> None:
         if outcome.error is not None:
-            failures = [m.PartitionFetched(entry.topic, entry.partition, outcome.error.code) for entry in entries]
+            failures = results_of(outcome, entries, m.PartitionFetched)
             _send_fetched(exchange, [(failure, b"") for failure in failures], session.session_id())
             return
         is_first = request.session_epoch <= INITIAL_EPOCH
@@ -121,13 +111,14 @@ def fetch(exchange: Exchange) -> None:
 _PARTITION_4 = Struct(">ihqq")
 _PARTITION_5 = Struct(">ihqqq")
 _INT32 = Struct(">i")
-_NO_ABORTED = -1
+_ABORTED = Struct(">qq")
 
 
 def _send_fetched(exchange: Exchange, news: Sequence[tuple[m.PartitionFetched, bytes]], session_id: int) -> None:
     """Write the response around the batches, which are not copied."""
     version = exchange.version
     flexible = is_flexible(exchange.header.api.key, version)
+    committed = exchange.request.isolation_level == m.READ_COMMITTED
     out = begin_response(exchange.header)
     out += _INT32.pack(exchange.throttle_ms)
     if version >= 7:  # noqa: PLR2004 - the version that has it
@@ -146,7 +137,11 @@ def _send_fetched(exchange: Exchange, news: Sequence[tuple[m.PartitionFetched, b
         out += name
         _put_count(out, len(partitions), flexible=flexible)
         for result, batches in partitions:
-            _put_partition(out, result, version, len(batches), flexible=flexible)
+            _put_state(out, result, version)
+            _put_aborted(out, result.aborted if committed else None, flexible=flexible)
+            if version >= 11:  # noqa: PLR2004 - the version that has it
+                out += _INT32.pack(result.preferred_read_replica)
+            _put_count(out, len(batches), flexible=flexible)
             if batches:
                 buffers += (out, batches)
                 more_bytes += len(out) + len(batches)
@@ -172,16 +167,21 @@ def _put_count(out: bytearray, count: int, *, flexible: bool) -> None:
         out += _INT32.pack(count)
 
 
-def _put_partition(out: bytearray, result: m.PartitionFetched, version: int, length: int, *, flexible: bool) -> None:
+def _put_state(out: bytearray, result: m.PartitionFetched, version: int) -> None:
     state = (result.partition, result.error_code, result.high_watermark, result.last_stable_offset)
     out += _PARTITION_5.pack(*state, result.log_start_offset) if version >= 5 else _PARTITION_4.pack(*state)  # noqa: PLR2004
-    if flexible:
-        out.append(0)  # no aborted transactions
-    else:
-        out += _INT32.pack(_NO_ABORTED)
-    if version >= 11:  # noqa: PLR2004 - the version that has it
-        out += _INT32.pack(result.preferred_read_replica)
-    _put_count(out, length, flexible=flexible)
+
+
+def _put_aborted(out: bytearray, aborted: Sequence[m.AbortedTransaction] | None, *, flexible: bool) -> None:
+    """Name the aborted transactions for who reads committed records; for others there is no list, as with Kafka."""
+    if aborted is None:
+        _put_count(out, -1, flexible=flexible)
+        return
+    _put_count(out, len(aborted), flexible=flexible)
+    for transaction in aborted:
+        out += _ABORTED.pack(transaction.producer_id, transaction.first_offset)
+        if flexible:
+            out.append(0)
 
 
 # ---- offsets
@@ -196,12 +196,8 @@ def list_offsets(exchange: Exchange) -> None:
     ]
 
     def listed(outcome: Outcome) -> None:
-        if outcome.error is not None:
-            results = [m.PartitionOffset(entry.topic, entry.partition, outcome.error.code) for entry in entries]
-        else:
-            results = outcome.body.partitions
         topics = by_topic(
-            results,
+            results_of(outcome, entries, m.PartitionOffset),
             lambda found: {
                 "partition_index": found.partition,
                 "error_code": found.error_code,
@@ -212,7 +208,7 @@ def list_offsets(exchange: Exchange) -> None:
         )
         exchange.reply({"topics": topics})
 
-    exchange.ask(m.ListOffsetsRequest(entries), listed)
+    exchange.ask(m.ListOffsetsRequest(entries, request.isolation_level), listed)
 
 
 def offset_for_leader_epoch(exchange: Exchange) -> None:
@@ -224,12 +220,8 @@ def offset_for_leader_epoch(exchange: Exchange) -> None:
     ]
 
     def found(outcome: Outcome) -> None:
-        if outcome.error is not None:
-            results = [m.PartitionEpochEnd(entry.topic, entry.partition, outcome.error.code) for entry in entries]
-        else:
-            results = outcome.body.partitions
         topics = by_topic(
-            results,
+            results_of(outcome, entries, m.PartitionEpochEnd),
             lambda end: {
                 "partition": end.partition,
                 "error_code": end.error_code,
@@ -249,12 +241,8 @@ def delete_records(exchange: Exchange) -> None:
     entries = [m.PartitionDeletion(topic, entry.partition_index, entry.offset) for topic, entry in flat(request.topics)]
 
     def deleted(outcome: Outcome) -> None:
-        if outcome.error is not None:
-            results = [m.PartitionDeleted(entry.topic, entry.partition, outcome.error.code) for entry in entries]
-        else:
-            results = outcome.body.partitions
         topics = by_topic(
-            results,
+            results_of(outcome, entries, m.PartitionDeleted),
             lambda result: {
                 "partition_index": result.partition,
                 "error_code": result.error_code,
@@ -264,24 +252,3 @@ def delete_records(exchange: Exchange) -> None:
         exchange.reply({"topics": topics})
 
     exchange.ask(m.DeleteRecordsRequest(entries, max(0, request.timeout_ms)), deleted)
-
-
-def init_producer_id(exchange: Exchange) -> None:
-    """Give an idempotent producer its id, or the next epoch of the one that it has."""
-    request = exchange.request
-
-    def given(outcome: Outcome) -> None:
-        if outcome.error is not None:
-            exchange.reply({**error_of(outcome), "producer_id": -1, "producer_epoch": -1})
-        else:
-            exchange.reply({"producer_id": outcome.body.producer_id, "producer_epoch": outcome.body.producer_epoch})
-
-    if request.transactional_id is not None:
-        error = TransactionalIdAuthorizationFailedError(_NO_TRANSACTIONS)
-        exchange.reply({**failed(error), "producer_id": -1, "producer_epoch": -1})
-        return
-    known = exchange.version >= 3  # noqa: PLR2004 - the version from which on a producer may name its id (KIP-360)
-    native = (
-        m.InitProducerIdRequest(request.producer_id, request.producer_epoch) if known else m.InitProducerIdRequest()
-    )
-    exchange.ask(native, given)

@@ -86,7 +86,8 @@ class FetchSession:
     ) -> list[tuple[Any, bytes]]:
         """The partitions that the response has, each with its batches: all in the first of a session, or without one.
 
-        Those that brought records go behind the others, so that each has its turn when there is little room.
+        Those that brought records go behind the others, so that each has its turn when there is little room. Aborted
+        transactions are named beside the batches that have records of them, and are no news of their own.
         """
         partitions = self._partitions
         found: list[tuple[Any, bytes]] = []

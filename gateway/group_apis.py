@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CoordinatorNotAvailableError, GroupIdNotFoundError, TransactionalIdAuthorizationFailedError
+from ..errors import CoordinatorNotAvailableError, GroupIdNotFoundError
 from ..transport import group_messages as g
-from .shapes import NO_OPERATIONS, by_topic, error_of, failed, flat
+from .shapes import NO_OPERATIONS, by_topic, error_of, failed, flat, results_of
 
 if TYPE_CHECKING:
-    from ..errors import BrokerError
+    from collections.abc import Iterable
+
     from .decoding import Message
     from .exchange import Exchange, Outcome
 
-_TRANSACTION = 1
 _KNOWN_MEMBER_ID_FROM = 4
 """The version of JoinGroup from which on a new member has to come back with the id that it is given (KIP-394)."""
 _BATCHED_FROM = 4
@@ -27,7 +27,7 @@ _SEVERAL_MEMBERS_FROM = 3
 
 
 def find_coordinator(exchange: Exchange) -> None:
-    """Name the coordinator, by its Kafka address."""
+    """Name the coordinator of a group or of a transactional id, by its Kafka address."""
     request = exchange.request
     several = exchange.version >= _BATCHED_FROM
     keys: list[str] = request.coordinator_keys if several else [request.key]
@@ -39,22 +39,13 @@ def find_coordinator(exchange: Exchange) -> None:
             entries = [_coordinator(exchange, entry) for entry in outcome.body.coordinators]
         exchange.reply({"coordinators": entries} if several else entries[0])
 
-    if request.key_type == _TRANSACTION:
-        text = "transactions are not served yet: produce without a transactional id"
-        _refuse_all(exchange, keys, TransactionalIdAuthorizationFailedError(text), several=several)
-        return
     exchange.ask(g.FindCoordinatorRequest(keys, request.key_type), found)
-
-
-def _refuse_all(exchange: Exchange, keys: list[str], error: BrokerError, *, several: bool) -> None:
-    entries = [{"key": key, "node_id": -1, "host": "", "port": -1, **failed(error)} for key in keys]
-    exchange.reply({"coordinators": entries} if several else entries[0])
 
 
 def _coordinator(exchange: Exchange, entry: g.CoordinatorInfo) -> dict[str, Any]:
     host, port = exchange.context.kafka_address_of(entry.node_id)
     if not entry.error_code and not host:
-        text = f"node {entry.node_id} coordinates group {entry.key!r}, and has no listener for Kafka's clients"
+        text = f"node {entry.node_id} coordinates {entry.key!r}, and has no listener for Kafka's clients"
         nobody = {"node_id": -1, "host": "", "port": -1}
         return {"key": entry.key, **nobody, **failed(CoordinatorNotAvailableError(text))}
     known = {"error_code": entry.error_code, "error_message": entry.error_message}
@@ -177,16 +168,7 @@ def leave_group(exchange: Exchange) -> None:
 def offset_commit(exchange: Exchange) -> None:
     """Commit offsets; the metadata text comes back as it was sent."""
     request = exchange.request
-    entries = [
-        g.OffsetToCommit(
-            topic,
-            partition.partition_index,
-            partition.committed_offset,
-            partition.committed_leader_epoch,
-            partition.committed_metadata or "",
-        )
-        for topic, partition in flat(request.topics)
-    ]
+    entries = offsets_to_commit(request.topics)
     native = g.OffsetCommitRequest(
         request.group_id,
         request.generation_id_or_member_epoch,
@@ -196,21 +178,25 @@ def offset_commit(exchange: Exchange) -> None:
     )
 
     def committed(outcome: Outcome) -> None:
-        code = 0 if outcome.error is None else outcome.error.code
-        results = entries if outcome.body is None else outcome.body.partitions
-        exchange.reply(
-            {
-                "topics": by_topic(
-                    results,
-                    lambda entry: {
-                        "partition_index": entry.partition,
-                        "error_code": code or getattr(entry, "error_code", 0),
-                    },
-                )
-            }
-        )
+        results = results_of(outcome, entries, g.PartitionCommitted)
+        topics = by_topic(results, lambda entry: {"partition_index": entry.partition, "error_code": entry.error_code})
+        exchange.reply({"topics": topics})
 
     exchange.ask(native, committed)
+
+
+def offsets_to_commit(topics: Iterable[Any]) -> list[g.OffsetToCommit]:
+    """The offsets of a request, in or outside of a transaction."""
+    return [
+        g.OffsetToCommit(
+            topic,
+            partition.partition_index,
+            partition.committed_offset,
+            partition.committed_leader_epoch,
+            partition.committed_metadata or "",
+        )
+        for topic, partition in flat(topics)
+    ]
 
 
 def offset_fetch(exchange: Exchange) -> None:
@@ -222,7 +208,8 @@ def offset_fetch(exchange: Exchange) -> None:
         answers = [_offsets(group, outcome) for group, outcome in zip(groups, outcomes, strict=True)]
         exchange.reply(answers[0] if exchange.version < _SEVERAL_GROUPS_FROM else {"groups": answers})
 
-    exchange.ask_all([g.OffsetFetchRequest(group.group_id, _asked(group.topics)) for group in groups], fetched)
+    natives = [g.OffsetFetchRequest(group.group_id, _asked(group.topics), request.require_stable) for group in groups]
+    exchange.ask_all(natives, fetched)
 
 
 def _asked(topics: list[Any] | None) -> list[g.TopicPartitionEntry] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from . import cluster_apis, config_apis, data_apis, group_apis, protocol, topic_apis
+from . import cluster_apis, config_apis, data_apis, group_apis, protocol, topic_apis, transaction_apis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +17,14 @@ HANDLERS: Final[Mapping[int, Callable[[Exchange], None]]] = {
     protocol.LIST_OFFSETS: data_apis.list_offsets,
     protocol.OFFSET_FOR_LEADER_EPOCH: data_apis.offset_for_leader_epoch,
     protocol.DELETE_RECORDS: data_apis.delete_records,
-    protocol.INIT_PRODUCER_ID: data_apis.init_producer_id,
+    protocol.INIT_PRODUCER_ID: transaction_apis.init_producer_id,
+    protocol.ADD_PARTITIONS_TO_TXN: transaction_apis.add_partitions_to_txn,
+    protocol.ADD_OFFSETS_TO_TXN: transaction_apis.add_offsets_to_txn,
+    protocol.END_TXN: transaction_apis.end_txn,
+    protocol.TXN_OFFSET_COMMIT: transaction_apis.txn_offset_commit,
+    protocol.DESCRIBE_PRODUCERS: transaction_apis.describe_producers,
+    protocol.DESCRIBE_TRANSACTIONS: transaction_apis.describe_transactions,
+    protocol.LIST_TRANSACTIONS: transaction_apis.list_transactions,
     protocol.API_VERSIONS: topic_apis.api_versions,
     protocol.METADATA: topic_apis.metadata,
     protocol.DESCRIBE_CLUSTER: topic_apis.describe_cluster,

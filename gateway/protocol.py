@@ -40,10 +40,12 @@ OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR = 8, 9, 10
 JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP = 11, 12, 13, 14
 DESCRIBE_GROUPS, LIST_GROUPS, API_VERSIONS = 15, 16, 18
 CREATE_TOPICS, DELETE_TOPICS, DELETE_RECORDS, INIT_PRODUCER_ID, OFFSET_FOR_LEADER_EPOCH = 19, 20, 21, 22, 23
+ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 24, 25, 26, 28
 DESCRIBE_CONFIGS, ALTER_CONFIGS, DESCRIBE_LOG_DIRS, CREATE_PARTITIONS = 32, 33, 35, 37
 DELETE_GROUPS, ELECT_LEADERS, INCREMENTAL_ALTER_CONFIGS = 42, 43, 44
 ALTER_PARTITION_REASSIGNMENTS, LIST_PARTITION_REASSIGNMENTS, OFFSET_DELETE = 45, 46, 47
 DESCRIBE_QUORUM, DESCRIBE_CLUSTER, DESCRIBE_TOPIC_PARTITIONS = 55, 60, 75
+DESCRIBE_PRODUCERS, DESCRIBE_TRANSACTIONS, LIST_TRANSACTIONS = 61, 65, 66
 
 APIS: Final[Mapping[int, Api]] = {
     api.key: api
@@ -67,6 +69,10 @@ APIS: Final[Mapping[int, Api]] = {
         Api(DELETE_RECORDS, "DeleteRecords", 0, 2),
         Api(INIT_PRODUCER_ID, "InitProducerId", 0, 4),
         Api(OFFSET_FOR_LEADER_EPOCH, "OffsetForLeaderEpoch", 2, 4),
+        Api(ADD_PARTITIONS_TO_TXN, "AddPartitionsToTxn", 0, 3),
+        Api(ADD_OFFSETS_TO_TXN, "AddOffsetsToTxn", 0, 3),
+        Api(END_TXN, "EndTxn", 0, 3),
+        Api(TXN_OFFSET_COMMIT, "TxnOffsetCommit", 0, 3),
         Api(DESCRIBE_CONFIGS, "DescribeConfigs", 1, 4),
         Api(ALTER_CONFIGS, "AlterConfigs", 0, 2),
         Api(DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 4),
@@ -80,6 +86,9 @@ APIS: Final[Mapping[int, Api]] = {
         Api(INCREMENTAL_ALTER_CONFIGS, "IncrementalAlterConfigs", 0, 1),
         Api(OFFSET_DELETE, "OffsetDelete", 0, 0),
         Api(DESCRIBE_CLUSTER, "DescribeCluster", 0, 0),
+        Api(DESCRIBE_PRODUCERS, "DescribeProducers", 0, 0),
+        Api(DESCRIBE_TRANSACTIONS, "DescribeTransactions", 0, 0),
+        Api(LIST_TRANSACTIONS, "ListTransactions", 0, 1),
     )
 }
 """By key."""

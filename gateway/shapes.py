@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
 from ..errors import LeaderNotAvailableError
@@ -17,10 +17,19 @@ if TYPE_CHECKING:
 NO_OPERATIONS = -(2**31)
 """The authorized operations, where nobody asked for them."""
 
+Result = TypeVar("Result")
+
+
+class Entry(Protocol):
+    """What a native request says of one partition."""
+
+    topic: str
+    partition: int
+
 
 def by_topic(
     entries: Iterable[Any],
-    make: Callable[[Any], dict[str, Any]],
+    make: Callable[[Any], Any],
     *,
     topic: str = "name",
     partitions: str = "partitions",
@@ -37,6 +46,17 @@ def flat(topics: Iterable[Any], *, topic: str = "name") -> Iterator[tuple[str, A
     for each in topics:
         for partition in each.partitions:
             yield getattr(each, topic), partition
+
+
+def results_of(
+    outcome: Outcome, entries: Iterable[Entry], result: Callable[[str, int, int, str], Result]
+) -> list[Result]:
+    """What came of each partition of a request: what the reply says, or what the whole request failed for."""
+    if outcome.error is not None:
+        error = outcome.error
+        return [result(entry.topic, entry.partition, error.code, error.message) for entry in entries]
+    results: list[Result] = outcome.body.partitions
+    return results
 
 
 def error_of(outcome: Outcome) -> dict[str, Any]:

@@ -13,6 +13,8 @@ UTF-8 (-1: none), bytes an int32 length and bytes::
     key 100   event, our own     group: string; sequence modulo 256: int32
     value 0   event, our own     sequence, time: int64; kind: string; generation: int32; member id, client id,
                                  cause: string
+    key 101   pending, our own   producer id: int64; group, topic: string; partition: int32
+    value 0   pending, our own   number of the transaction: int64; then an OffsetCommitValue
 
 Times are ms since 1970. A group whose generation has members but no assignment yet has -1 for the time of its state.
 """
@@ -20,23 +22,22 @@ Times are ms since 1970. A group whose generation has members but no assignment 
 from __future__ import annotations
 
 import struct
-from struct import Struct
 from typing import NamedTuple
 
 from ..errors import InvalidRecordError
 from ..transport.group_messages import GroupEvent
+from .record_fields import INT16, INT32, INT64, FieldReader, bytes_field, string_field
 
 EVENTS_KEPT = 256
 """Of each group: an event's key repeats after so many, and compaction keeps the newest."""
-STRING_BYTES_MAX = 2**15 - 1
 
 _OFFSET_KEYS = (0, 1)
 _OFFSET_KEY, _OFFSET_VALUE = 1, 3
 _GROUP_KEY, _GROUP_VALUE = 2, 3
 _EVENT_KEY, _EVENT_VALUE = 100, 0
-
-_INT16, _INT32, _INT64 = Struct(">h"), Struct(">i"), Struct(">q")
-_NO_STRING = _INT16.pack(-1)
+_PENDING_KEY, _PENDING_VALUE = 101, 0
+_PENDING_HEAD = 2 + 8
+"""Bytes before the offset in the value."""
 
 
 class OffsetState(NamedTuple):
@@ -96,133 +97,115 @@ class EventRecord(NamedTuple):
     event: GroupEvent | None
 
 
-def _string(text: str | None) -> bytes:
-    if text is None:
-        return _NO_STRING
-    data = text.encode()
-    assert len(data) <= STRING_BYTES_MAX, f"a string of {len(data)} bytes does not fit into a record"
-    return _INT16.pack(len(data)) + data
+class PendingRecord(NamedTuple):
+    """An offset that counts once its transaction is committed; None: it does not wait any more."""
 
-
-def _bytes(data: bytes) -> bytes:
-    return _INT32.pack(len(data)) + data
+    producer_id: int
+    group: str
+    topic: str
+    partition: int
+    transaction: int
+    state: OffsetState | None
 
 
 def offset_key(group: str, topic: str, partition: int) -> bytes:
     """Encode the key of a committed offset."""
-    return _INT16.pack(_OFFSET_KEY) + _string(group) + _string(topic) + _INT32.pack(partition)
+    return INT16.pack(_OFFSET_KEY) + string_field(group) + string_field(topic) + INT32.pack(partition)
 
 
 def offset_value(state: OffsetState) -> bytes:
     """Encode a committed offset."""
-    head = _INT16.pack(_OFFSET_VALUE) + _INT64.pack(state.offset) + _INT32.pack(state.leader_epoch)
-    return head + _string(state.metadata) + _INT64.pack(state.commit_time_ms)
+    head = INT16.pack(_OFFSET_VALUE) + INT64.pack(state.offset) + INT32.pack(state.leader_epoch)
+    return head + string_field(state.metadata) + INT64.pack(state.commit_time_ms)
+
+
+def pending_key(producer_id: int, group: str, topic: str, partition: int) -> bytes:
+    """Encode the key of an offset that waits for the end of a transaction."""
+    head = INT16.pack(_PENDING_KEY) + INT64.pack(producer_id)
+    return head + string_field(group) + string_field(topic) + INT32.pack(partition)
+
+
+def pending_value(transaction: int, state: OffsetState) -> bytes:
+    """Encode an offset that waits for the end of a transaction."""
+    return INT16.pack(_PENDING_VALUE) + INT64.pack(transaction) + offset_value(state)
 
 
 def group_key(group: str) -> bytes:
     """Encode the key of a group."""
-    return _INT16.pack(_GROUP_KEY) + _string(group)
+    return INT16.pack(_GROUP_KEY) + string_field(group)
 
 
 def group_value(state: GroupState) -> bytes:
     """Encode a group."""
     parts = [
-        _INT16.pack(_GROUP_VALUE),
-        _string(state.protocol_type),
-        _INT32.pack(state.generation),
-        _string(state.protocol),
-        _string(state.leader),
-        _INT64.pack(state.state_time_ms),
-        _INT32.pack(len(state.members)),
+        INT16.pack(_GROUP_VALUE),
+        string_field(state.protocol_type),
+        INT32.pack(state.generation),
+        string_field(state.protocol),
+        string_field(state.leader),
+        INT64.pack(state.state_time_ms),
+        INT32.pack(len(state.members)),
     ]
     for member in state.members:
         parts += (
-            *map(_string, (member.member_id, member.instance_id, member.client_id, member.client_host)),
-            _INT32.pack(member.rebalance_timeout_ms),
-            _INT32.pack(member.session_timeout_ms),
-            _bytes(member.metadata),
-            _bytes(member.assignment),
+            *map(string_field, (member.member_id, member.instance_id, member.client_id, member.client_host)),
+            INT32.pack(member.rebalance_timeout_ms),
+            INT32.pack(member.session_timeout_ms),
+            bytes_field(member.metadata),
+            bytes_field(member.assignment),
         )
     return b"".join(parts)
 
 
 def event_key(group: str, slot: int) -> bytes:
     """Encode the key of an event; its slot is its sequence modulo EVENTS_KEPT."""
-    return _INT16.pack(_EVENT_KEY) + _string(group) + _INT32.pack(slot)
+    return INT16.pack(_EVENT_KEY) + string_field(group) + INT32.pack(slot)
 
 
 def event_value(event: GroupEvent) -> bytes:
     """Encode an event."""
     return b"".join(
         (
-            _INT16.pack(_EVENT_VALUE),
-            _INT64.pack(event.sequence),
-            _INT64.pack(event.time_ms),
-            _string(event.kind),
-            _INT32.pack(event.generation_id),
-            *map(_string, (event.member_id, event.client_id, event.cause)),
+            INT16.pack(_EVENT_VALUE),
+            INT64.pack(event.sequence),
+            INT64.pack(event.time_ms),
+            string_field(event.kind),
+            INT32.pack(event.generation_id),
+            *map(string_field, (event.member_id, event.client_id, event.cause)),
         )
     )
 
 
-class _Reader:
-    """Reads one key or value from its start."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._position = 0
-        self.version = self.int16()
-
-    def _number(self, layout: Struct) -> int:
-        value: int = layout.unpack_from(self._data, self._position)[0]
-        self._position += layout.size
-        return value
-
-    def int16(self) -> int:
-        return self._number(_INT16)
-
-    def int32(self) -> int:
-        return self._number(_INT32)
-
-    def int64(self) -> int:
-        return self._number(_INT64)
-
-    def _take(self, length: int) -> bytes:
-        end = self._position + length
-        if length < 0 or end > len(self._data):
-            message = f"{length} bytes are announced at byte {self._position} of {len(self._data)}"
-            raise ValueError(message)
-        taken = self._data[self._position : end]
-        self._position = end
-        return taken
-
-    def string(self) -> str:
-        return self._take(self.int16()).decode()
-
-    def string_or_none(self) -> str | None:
-        length = self.int16()
-        return None if length == -1 else self._take(length).decode()
-
-    def bytes(self) -> bytes:
-        return self._take(self.int32())
-
-    def end(self) -> None:
-        if self._position != len(self._data):
-            message = f"{len(self._data) - self._position} bytes are left over"
-            raise ValueError(message)
+Record = OffsetRecord | GroupRecord | EventRecord | PendingRecord
 
 
-def decode(key: bytes, value: bytes | None) -> OffsetRecord | GroupRecord | EventRecord | None:
+def decode(key: bytes, value: bytes | None) -> Record | None:
     """Decode a record; None: of a key version that is not known here, so somebody else's. Raises InvalidRecordError."""
     try:
-        return _decode(_Reader(key), None if value is None else _Reader(value))
+        reader = FieldReader(key)
+        if reader.version == _PENDING_KEY:
+            return _pending(reader, value)
+        return _decode(reader, None if value is None else FieldReader(value))
     except (struct.error, ValueError) as error:
         message = f"the record with key {key[:80]!r} is no valid record of __consumer_offsets: {error}"
         raise InvalidRecordError(message) from None
 
 
-def _decode(key: _Reader, value: _Reader | None) -> OffsetRecord | GroupRecord | EventRecord | None:
-    record: OffsetRecord | GroupRecord | EventRecord
+def _pending(key: FieldReader, value: bytes | None) -> PendingRecord:
+    place = (key.int64(), key.string(), key.string(), key.int32())
+    key.end()
+    if value is None:
+        return PendingRecord(*place, -1, None)
+    head = FieldReader(value[:_PENDING_HEAD])
+    _check_version(head, _PENDING_VALUE)
+    offset = FieldReader(value[_PENDING_HEAD:])
+    record = PendingRecord(*place, head.int64(), _offset(offset))
+    offset.end()
+    return record
+
+
+def _decode(key: FieldReader, value: FieldReader | None) -> Record | None:
+    record: Record
     if key.version in _OFFSET_KEYS:
         record = OffsetRecord(key.string(), key.string(), key.int32(), None if value is None else _offset(value))
     elif key.version == _GROUP_KEY:
@@ -237,13 +220,13 @@ def _decode(key: _Reader, value: _Reader | None) -> OffsetRecord | GroupRecord |
     return record
 
 
-def _check_version(value: _Reader, newest: int) -> None:
+def _check_version(value: FieldReader, newest: int) -> None:
     if not 0 <= value.version <= newest:
         message = f"its value has version {value.version}, and 0 to {newest} are known"
         raise ValueError(message)
 
 
-def _offset(value: _Reader) -> OffsetState:
+def _offset(value: FieldReader) -> OffsetState:
     _check_version(value, _OFFSET_VALUE)
     offset = value.int64()
     leader_epoch = value.int32() if value.version >= _OFFSET_VALUE else -1
@@ -253,7 +236,7 @@ def _offset(value: _Reader) -> OffsetState:
     return state
 
 
-def _group(value: _Reader) -> GroupState:
+def _group(value: FieldReader) -> GroupState:
     _check_version(value, _GROUP_VALUE)
     protocol_type, generation = value.string(), value.int32()
     protocol, leader = value.string_or_none(), value.string_or_none()
@@ -271,7 +254,7 @@ def _group(value: _Reader) -> GroupState:
     return GroupState(protocol_type, generation, protocol, leader, state_time_ms, members)
 
 
-def _member(value: _Reader) -> MemberState:
+def _member(value: FieldReader) -> MemberState:
     member_id = value.string()
     instance_id = value.string_or_none() if value.version >= _GROUP_VALUE else None
     client_id, client_host = value.string(), value.string()
@@ -285,7 +268,7 @@ def _member(value: _Reader) -> MemberState:
     )
 
 
-def _event(value: _Reader) -> GroupEvent:
+def _event(value: FieldReader) -> GroupEvent:
     _check_version(value, _EVENT_VALUE)
     sequence, time_ms, kind = value.int64(), value.int64(), value.string()
     generation_id = value.int32()

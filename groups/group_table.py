@@ -12,8 +12,10 @@ from ..errors import (
     InvalidGroupIdError,
     NonEmptyGroupError,
     UnknownMemberIdError,
+    UnstableOffsetCommitError,
 )
 from ..transport import group_messages as g
+from ..transport import transaction_messages as t
 from . import events
 from .classic_group import ClassicGroup, State
 from .consumer_protocol import PROTOCOL_TYPE
@@ -25,11 +27,14 @@ from .group_records import (
     GroupRecord,
     GroupState,
     OffsetRecord,
+    OffsetState,
+    PendingRecord,
     decode,
     group_key,
     group_value,
 )
 from .offsets import GroupOffsets, moves_text
+from .pending_offsets import PendingOffsets, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +56,7 @@ class GroupTable:
         self.effects = Effects()
         self.groups: dict[str, ClassicGroup] = {}
         self.offsets: dict[str, GroupOffsets] = {}
+        self.pending = PendingOffsets(self.effects)
         self.recorders: dict[str, Recorder] = {}
         self.shares: set[str] = set()
         self.unknown_records = 0
@@ -70,6 +76,8 @@ class GroupTable:
                 self._states.pop(group, None)
             case GroupRecord(group, GroupState() as group_state):
                 self._states[group] = group_state
+            case PendingRecord() as record:
+                self.pending.replay(record)
             case EventRecord(group, slot, event):
                 self._recorder(group).restore(slot, event)
             case _:
@@ -93,6 +101,7 @@ class GroupTable:
         gone = {topic for offsets in self.offsets.values() for topic, _ in offsets.by_partition if not has_topic(topic)}
         for topic in sorted(gone):
             self.topic_gone(topic, now)
+        self.pending.drop(lambda place: not has_topic(place.topic))
         self._check_ms = now.monotonic_ms + self.config.offsets_retention_check_interval_ms
 
     # ---- finding groups
@@ -213,11 +222,48 @@ class GroupTable:
             group.event(events.OFFSETS_RESET, now, cause)
         return g.OffsetCommitReply(results)
 
+    def commit_in_transaction(
+        self, request: t.TxnOffsetCommitRequest, transaction: int, exists: Callable[[str, int], bool], now: Now
+    ) -> t.TxnOffsetCommitReply:
+        """Handle a TxnOffsetCommit of an open transaction. A producer that names no member may be none (KIP-447)."""
+        self.check_kind(request.group_id)
+        if request.generation_id >= 0 or request.member_id or request.group_instance_id is not None:
+            group = self._known(request.group_id)
+            member = (request.generation_id, request.member_id, request.group_instance_id)
+            group.check_commit(g.OffsetCommitRequest(request.group_id, *member, request.partitions), now)
+            self._keep(group)
+        offsets = self.offsets.get(request.group_id) or GroupOffsets(request.group_id, self.effects)
+        results = []
+        for entry in request.partitions:
+            error = offsets.check(entry, self.config.offset_metadata_max_bytes, exists)
+            if error is None:
+                place = Place(request.group_id, entry.topic, entry.partition)
+                state = OffsetState(entry.offset, entry.leader_epoch, entry.metadata, now.wall_ms)
+                self.pending.add(request.producer_id, transaction, place, state)
+            code, text = (0, None) if error is None else (error.code, error.message)
+            results.append(g.PartitionCommitted(entry.topic, entry.partition, code, text))
+        return t.TxnOffsetCommitReply(results)
+
+    def end_transaction(self, producer_id: int, transaction: int, *, committed: bool) -> None:
+        """A transaction has ended: its offsets count from now on, or do not."""
+        for place, state in self.pending.end(producer_id, transaction):
+            if committed and place.group not in self.shares:
+                self._offsets(place.group).set(place.topic, place.partition, state)
+                self._keep(self.groups.get(place.group) or self._new_group(place.group))
+
     def fetch_offsets(self, request: g.OffsetFetchRequest) -> g.OffsetFetchReply:
         """Handle an OffsetFetch; a group that is not there has no offsets."""
         self.check_kind(request.group_id)
         offsets = self.offsets.get(request.group_id) or GroupOffsets(request.group_id, self.effects)
-        return offsets.fetch(request.partitions)
+        reply = offsets.fetch(request.partitions)
+        if request.require_stable and self.pending:
+            for entry in reply.partitions:
+                if self.pending.is_pending(Place(request.group_id, entry.topic, entry.partition)):
+                    entry.error_code = UnstableOffsetCommitError.code
+                    entry.error_message = (
+                        f"the offset of {entry.topic}-{entry.partition} is part of a transaction that has not ended"
+                    )
+        return reply
 
     def delete_offsets(self, request: g.OffsetDeleteRequest, now: Now) -> g.OffsetDeleteReply:
         """Handle an OffsetDelete."""
@@ -237,6 +283,7 @@ class GroupTable:
 
     def topic_gone(self, topic: str, now: Now) -> None:
         """Forget the offsets of a topic that was deleted."""
+        self.pending.drop(lambda place: place.topic == topic)
         for group_id, offsets in list(self.offsets.items()):
             count = offsets.forget(offsets.of_topic(topic))
             if count:
@@ -291,6 +338,7 @@ class GroupTable:
         self._delete(group, now, "on request")
 
     def _delete(self, group: ClassicGroup, now: Now, why: str) -> None:
+        self.pending.drop(lambda place: place.group == group.group_id)
         offsets = self.offsets.pop(group.group_id, None)
         count = 0 if offsets is None else offsets.forget(list(offsets.by_partition))
         group.event(events.GROUP_DELETED, now, f"deleted {why}, with {count} offsets")

@@ -11,7 +11,8 @@ from ..errors import (
     UnknownTopicOrPartitionError,
 )
 from ..transport import group_messages as g
-from .group_records import STRING_BYTES_MAX, OffsetState, offset_key, offset_value
+from .group_records import OffsetState, offset_key, offset_value
+from .record_fields import STRING_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,12 +67,15 @@ class GroupOffsets:
 
     def commit(self, entry: g.OffsetToCommit, wall_ms: int) -> OffsetState | None:
         """Commit one partition's offset, which was checked; returns what was committed before."""
-        key = (entry.topic, entry.partition)
-        before = self.by_partition.get(key)
+        before = self.by_partition.get((entry.topic, entry.partition))
         state = OffsetState(entry.offset, entry.leader_epoch, entry.metadata, wall_ms)
-        self.by_partition[key] = state
-        self._effects.append(offset_key(self.group_id, *key), offset_value(state))
+        self.set(entry.topic, entry.partition, state)
         return before
+
+    def set(self, topic: str, partition: int, state: OffsetState) -> None:
+        """Let an offset count, and write it down."""
+        self.by_partition[topic, partition] = state
+        self._effects.append(offset_key(self.group_id, topic, partition), offset_value(state))
 
     # ---- fetch
 

@@ -254,6 +254,16 @@ def gap_batch(base_offset: int, next_offset: int, leader_epoch: int) -> bytes:
     return _BEFORE_CRC.pack(base_offset, HEADER_SIZE - LENGTH_OVERHEAD, leader_epoch, MAGIC, crc32c(covered)) + covered
 
 
+def end_of(batches: Buffer) -> int:
+    """The offset after the last of some whole batches, of which there is one at least."""
+    position, left = 0, len(memoryview(batches))
+    while True:
+        header = read_header(batches, position)
+        position += header.size
+        if position >= left:
+            return header.next_offset
+
+
 def make_attributes(*, compression: int = 0, transactional: bool = False, control: bool = False) -> int:
     """Combine what a producer says of a batch into its attributes."""
     return compression | (TRANSACTIONAL_BIT if transactional else 0) | (CONTROL_BIT if control else 0)

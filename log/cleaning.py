@@ -101,6 +101,7 @@ class Cleaning:
             for producer_id, entry in log.producers.entries().items()
             if entry.batches
         }
+        self._transactions = log.producers.transactions
         self.end_offset = part.first_dirty_offset
         """Up to where the log is clean when the pass is done."""
         self.bytes_read = 0
@@ -156,7 +157,7 @@ class Cleaning:
             for header, batch in self._batches(segment):
                 if header.next_offset <= self.end_offset:
                     continue
-                found = None if header.is_control else records_of(header, batch, limit)
+                found = None if header.is_control or self._is_aborted(header) else records_of(header, batch, limit)
                 if found is not None and not self._last.add(found[1]):
                     self._close_file()
                     return
@@ -225,19 +226,27 @@ class Cleaning:
             file.close()
         return new
 
+    def _is_aborted(self, header: BatchHeader) -> bool:
+        """Whether a batch is part of a transaction that was aborted: nobody reads it."""
+        if not header.is_transactional or header.is_control:
+            return False
+        return self._transactions.is_aborted(header.producer_id, header.base_offset)
+
     def _left_of(self, header: BatchHeader, batch: memoryview) -> memoryview | None:
         """What stays of a batch. The last one of a producer stays even if it is empty, for its sequence numbers."""
         if header.base_offset >= self.end_offset:
             return batch
         config = self._log.config
-        left = what_remains(
-            header,
-            batch,
-            self._last,
-            now_ms=self._now_ms,
-            delete_retention_ms=config.delete_retention_ms,
-            decompressed_max=config.max_decompressed_bytes,
-        )
+        left = None
+        if not self._is_aborted(header):
+            left = what_remains(
+                header,
+                batch,
+                self._last,
+                now_ms=self._now_ms,
+                delete_retention_ms=config.delete_retention_ms,
+                decompressed_max=config.max_decompressed_bytes,
+            )
         if left is None and header.has_producer_id and self._producers.get(header.producer_id) == header.last_offset:
             return batch if not header.records_count else memoryview(emptied_batch(header))
         return left

@@ -20,11 +20,17 @@ class CompactingLog(LogState):
     """A log whose sealed segments may be replaced by compacted ones."""
 
     def start_cleaning(self, *, now_ms: int, high_watermark: int, memory_bytes: int) -> Cleaning | None:
-        """Begin a pass if one is worth it. It goes up to the high watermark, over flushed, sealed segments only."""
+        """Begin a pass if one is worth it. It goes up to the last stable offset, over flushed, sealed segments only."""
         if self.refusal() or self._closed or self.cleaning is not None or not self.config.is_compacted:
             return None
         # A segment that was sealed and not flushed since has its indexes written by the next flush, as they are now.
-        end = min([high_watermark, self.recovery_point, *[segment.base_offset for segment in self._unflushed]])
+        end = min(
+            [
+                self.stable_offset(high_watermark),
+                self.recovery_point,
+                *[segment.base_offset for segment in self._unflushed],
+            ]
+        )
         part = cleanable_part(
             self._segments,
             self.config,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .disk import Disk
     from .epoch_cache import EpochCache
     from .producer_state import ProducerStates
+    from .transactions import Aborted
 
 SNAPSHOTS_KEPT = 2
 SEALED_FILES_OPEN_MAX = 2
@@ -103,6 +104,14 @@ class LogState:
     def producers(self) -> ProducerStates:
         """What is known of the idempotent producers."""
         return self._producers
+
+    def stable_offset(self, high_watermark: int) -> int:
+        """The last stable offset (KIP-98): below it the outcome of each transaction is known, and committed."""
+        return max(self._producers.transactions.stable_offset(high_watermark), self.log_start_offset)
+
+    def aborted_between(self, start: int, end: int) -> list[Aborted]:
+        """The aborted transactions with an offset in a range, end not included, by their first offsets."""
+        return self._producers.transactions.aborted_between(start, end)
 
     @property
     def epochs(self) -> EpochCache:

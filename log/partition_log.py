@@ -21,6 +21,7 @@ from .scan import BadBatchError, first_bad, header_at
 from .segment import Segment
 from .staging import Appended, Stage, replicated_batches, storage_error
 from .timestamps import FoundOffset, first_at_or_after
+from .transactions import read_marker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,16 +91,10 @@ class PartitionLog(CompactingLog):
         stage = Stage(self._producers, self.log_end_offset, leader_epoch, now_ms)
         try:
             for header, batch in batches:
-                if header.has_producer_id:
-                    try:
-                        repeat = self._producers.check(header)
-                    except BrokerError as error:
-                        results.append(error)
-                        continue
-                    if repeat is not None:
-                        time = repeat.timestamp if append_time else -1
-                        results.append(Appended(repeat.first_offset, repeat.last_offset, time, duplicate=True))
-                        continue
+                known = self._known(header, batch, stage, append_time=append_time) if header.has_producer_id else None
+                if known is not None:
+                    results.append(known)
+                    continue
                 if header.size > self.config.segment_bytes:
                     results.append(self._too_large(header))
                     continue
@@ -119,6 +114,24 @@ class PartitionLog(CompactingLog):
         self._check()
         assert len(results) == len(batches)
         return results
+
+    def _known(
+        self, header: BatchHeader, batch: Buffer, stage: Stage, *, append_time: bool
+    ) -> Appended | BrokerError | None:
+        """What is known of a producer's batch, or of a marker, that speaks against appending it."""
+        try:
+            marker = read_marker(batch) if header.is_control else None
+            if marker is not None:
+                is_repeated = self._producers.is_repeated(header, marker)
+                # Where its first try is nobody knows any more: it is committed when all that is here is.
+                return Appended(-1, stage.next_offset - 1, -1, duplicate=True) if is_repeated else None
+            repeat = self._producers.check(header)
+        except BrokerError as error:
+            return error
+        if repeat is None:
+            return None
+        time = repeat.timestamp if append_time else -1
+        return Appended(repeat.first_offset, repeat.last_offset, time, duplicate=True)
 
     def append_as_follower(self, data: Buffer) -> int:
         """Append a leader's batches, with their offsets and epochs as they are; returns the new log end offset.
@@ -457,6 +470,7 @@ class PartitionLog(CompactingLog):
         removed = self._segments[:count]
         del self._segments[:count], self._bases[:count]
         self._epochs.truncate_start(self.log_start_offset)
+        self._producers.transactions.forget_before(self.log_start_offset)
         self._check()
         # If one of these fails: they lie below the durable log start, so the next start ignores what is left of them.
         for segment in removed:

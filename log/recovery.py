@@ -31,6 +31,7 @@ from .segment import (
     Segment,
     segment_path,
 )
+from .transactions import read_marker
 
 if TYPE_CHECKING:
     from .batch import BatchHeader
@@ -203,11 +204,13 @@ class Recovery:
             self._producers_from = offset
             return
 
-    def _replay(self, header: BatchHeader) -> None:
-        """Take a batch's epoch and producer into the state."""
+    def _replay(self, segment: Segment, position: int, header: BatchHeader) -> None:
+        """Take a batch's epoch and producer into the state, and what it says of transactions."""
         self.epochs.replay(header.leader_epoch, header.base_offset)
         if header.has_producer_id and header.base_offset >= self._producers_from:
-            self.producers.update(header, header.base_offset, timestamp=header.max_timestamp, now_ms=self._now_ms)
+            marker = read_marker(segment.file.read(position, header.size)) if header.is_control else None
+            offset, timestamp = header.base_offset, header.max_timestamp
+            self.producers.update(header, offset, timestamp=timestamp, now_ms=self._now_ms, marker=marker)
 
     def _replay_until(self, end_offset: int) -> None:
         """Replay what lies between the snapshot (or the first batch, for the epochs) and an offset, by headers."""
@@ -221,9 +224,9 @@ class Recovery:
             if expected >= end_offset:
                 return
             try:
-                for _, header in walk(segment.file, position, segment.size, expected, check_crc=False):
+                for at, header in walk(segment.file, position, segment.size, expected, check_crc=False):
                     if header.next_offset > start:
-                        self._replay(header)
+                        self._replay(segment, at, header)
                     if header.next_offset >= end_offset:
                         break
             except BadBatchError as error:
@@ -290,7 +293,7 @@ class Recovery:
                     reason = f"the batch has leader epoch {header.leader_epoch} after epoch {self.epochs.latest}"
                     raise BadBatchError(at, header.base_offset, reason)  # noqa: TRY301  as walk's own
                 segment.note(at, header)
-                self._replay(header)
+                self._replay(segment, at, header)
                 expected = header.next_offset
         except BadBatchError as error:
             self.report.scanned_bytes += error.position - position

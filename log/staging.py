@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CorruptMessageError, StorageError
 from .batch import HEADER_SIZE, NO_TIMESTAMP, BatchHeader, computed_crc, read_header, stamp_append_time, stamped_prefix
+from .transactions import read_marker
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -32,6 +33,7 @@ class Stage:
     def __init__(self, producers: ProducerStates, next_offset: int, leader_epoch: int, now_ms: int) -> None:
         self._producers = producers
         self._undo: dict[int, ProducerEntry | None] = {}
+        self._marks = producers.transactions.marks()
         self._now_ms = now_ms
         self._leader_epoch = leader_epoch
         self.buffers: list[Buffer] = []
@@ -55,7 +57,7 @@ class Stage:
             self.epochs.append((self._leader_epoch, base))
         self.buffers.append(stamped_prefix(header, base, self._leader_epoch))
         self.buffers.append(rest[PREFIX_SIZE:])
-        self._note(header, base, timestamp)
+        self._note(header, base, timestamp, rest)
         return Appended(base, base + header.last_offset_delta, timestamp if append_time else -1, duplicate=False)
 
     def add_replicated(self, header: BatchHeader, batch: memoryview) -> None:
@@ -63,21 +65,23 @@ class Stage:
         assert header.base_offset == self.next_offset, (header.base_offset, self.next_offset)
         self.epochs.append((header.leader_epoch, header.base_offset))
         self.buffers.append(batch)
-        self._note(header, header.base_offset, header.max_timestamp)
+        self._note(header, header.base_offset, header.max_timestamp, batch)
 
-    def _note(self, header: BatchHeader, base: int, timestamp: int) -> None:
+    def _note(self, header: BatchHeader, base: int, timestamp: int, batch: memoryview) -> None:
         last_offset = base + header.last_offset_delta
         self.batches.append((header.size, last_offset, timestamp if header.records_count else NO_TIMESTAMP))
         self.size += header.size
         self.next_offset = last_offset + 1
         if header.has_producer_id:
-            before = self._producers.update(header, base, timestamp=timestamp, now_ms=self._now_ms)
+            marker = read_marker(batch) if header.is_control else None
+            before = self._producers.update(header, base, timestamp=timestamp, now_ms=self._now_ms, marker=marker)
             self._undo.setdefault(header.producer_id, before)
 
     def take_back(self) -> None:
         """Put the producers' state back: the write failed."""
         for producer_id, before in self._undo.items():
             self._producers.restore(producer_id, before)
+        self._producers.transactions.take_back(self._marks)
 
 
 def with_append_time(batch: memoryview, now_ms: int) -> memoryview:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidTopicError
-from ..transport.internal_topics import INTERNAL_TOPICS, OFFSETS_TOPIC, SHARE_STATE_TOPIC
+from ..transport.internal_topics import INTERNAL_TOPICS, OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTION_STATE_TOPIC
 from ..transport.messages import NewTopic
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ def internal_topic(name: str, config: BrokerConfig) -> NewTopic:
         ("retention.ms", "-1"),
         ("retention.bytes", "-1"),
     ]
-    if name == OFFSETS_TOPIC:
+    if name in (OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC):
         partitions = config.offsets_topic_num_partitions
+        if name == TRANSACTION_STATE_TOPIC:
+            partitions = config.transaction_state_log_num_partitions
         configs.append(("cleanup.policy", "compact"))
     else:
         # Each change counts until a snapshot is written: the coordinator deletes what is before the oldest it needs.

@@ -8,6 +8,7 @@ from ..log.batch import BatchHeader, read_header, stamp
 from ..log.epoch_cache import EpochCache
 from ..log.plain_records import encode_batch
 from ..log.producer_state import ProducerEntry, ProducerStates
+from ..log.transactions import Aborted, read_marker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,8 +106,17 @@ class LogModel:
 
     def producers(self) -> dict[int, ProducerEntry]:
         """The producers' state, by a look at every batch."""
+        return self._producer_states().entries()
+
+    def aborted(self) -> list[Aborted]:
+        """The aborted transactions, by a look at every batch."""
+        return self._producer_states().transactions.aborted
+
+    def _producer_states(self) -> ProducerStates:
         states = ProducerStates()
-        for header in self.headers():
+        for header, batch in zip(self.headers(), self.batches, strict=True):
             if header.has_producer_id:
-                states.update(header, header.base_offset, timestamp=header.max_timestamp, now_ms=0)
-        return states.entries()
+                marker = read_marker(batch) if header.is_control else None
+                offset, timestamp = header.base_offset, header.max_timestamp
+                states.update(header, offset, timestamp=timestamp, now_ms=0, marker=marker)
+        return states

@@ -21,6 +21,7 @@ LEVELS = (
         "error_base",
         "cluster_errors",
         "group_errors",
+        "transaction_errors",
         "settings",
         "setting_values",
         "topic_config",

@@ -49,6 +49,7 @@ from .share_messages import (
     ShareFetchRequest,
     ShareStatesRequest,
 )
+from .transaction_messages import TRANSACTION_REQUESTS
 
 if TYPE_CHECKING:
     from .message_base import Request
@@ -91,6 +92,7 @@ _ALL: tuple[type[Request], ...] = (
     *QUORUM_REQUESTS,
     *PEER_REQUESTS,
     *CLUSTER_REQUESTS,
+    *TRANSACTION_REQUESTS,
 )
 
 REQUESTS = {cls.API: cls for cls in _ALL}

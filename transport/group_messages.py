@@ -13,6 +13,7 @@ from .message_base import Body, Count, Int8, Int32, Int64, Name, Request
 # ---- FindCoordinator
 
 GROUP_COORDINATOR = 0
+TRANSACTION_COORDINATOR = 1
 SHARE_COORDINATOR = 2
 
 
@@ -40,7 +41,7 @@ class FindCoordinatorRequest(Request):
     REPLY = FindCoordinatorReply
 
     keys: list[Name]
-    """Group ids."""
+    """Group ids, or transactional ids."""
     key_type: Int8 = GROUP_COORDINATOR
 
 
@@ -246,6 +247,8 @@ class OffsetFetchRequest(Request):
 
     group_id: Name
     partitions: list[TopicPartitionEntry] | None = None
+    require_stable: bool = False
+    """Answer UNSTABLE_OFFSET_COMMIT for a partition whose offset an open transaction may change (KIP-447)."""
 
 
 class OffsetDeleteReply(Body):

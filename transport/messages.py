@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from .message_base import Body, Count, Int16, Int32, Int64, Name, Request
+from .message_base import Body, Count, Int8, Int16, Int32, Int64, Name, Request
 
 # ---- Produce
 
@@ -55,9 +55,22 @@ class ProduceRequest(Request):
     acks: Int16
     timeout_ms: Count
     partitions: list[PartitionData]
+    transactional_id: Name | None = None
+    """Of the producer, if its batches are parts of a transaction."""
 
 
 # ---- Fetch
+
+READ_UNCOMMITTED, READ_COMMITTED = 0, 1
+"""Isolation levels. With the second nothing is read from the first offset of an open transaction on, and records of
+aborted ones, whose batches come with the others, are named for the reader to leave out."""
+
+
+class AbortedTransaction(Body):
+    """Records of this producer from this offset on, up to its next marker, were aborted."""
+
+    producer_id: int
+    first_offset: int
 
 
 class PartitionFetch(Body):
@@ -82,6 +95,8 @@ class PartitionFetched(Body):
     log_start_offset: int = -1
     preferred_read_replica: int = -1
     """A nearer replica to read from instead (KIP-392); the frame is empty then."""
+    aborted: list[AbortedTransaction] = field(default_factory=list)
+    """For READ_COMMITTED: those with records in the frame, in the order of their first offsets."""
 
 
 class FetchReply(Body):
@@ -106,6 +121,7 @@ class FetchRequest(Request):
     partitions: list[PartitionFetch]
     rack: Name = ""
     """Where the client is; the leader may name it a replica of the same rack."""
+    isolation: Int8 = READ_UNCOMMITTED
 
 
 # ---- ListOffsets
@@ -149,6 +165,8 @@ class ListOffsetsRequest(Request):
     REPLY = ListOffsetsReply
 
     partitions: list[PartitionTimestamp]
+    isolation: Int8 = READ_UNCOMMITTED
+    """With READ_COMMITTED the partition ends at its last stable offset."""
 
 
 # ---- Metadata
@@ -373,13 +391,21 @@ class InitProducerIdReply(Body):
 
 
 class InitProducerIdRequest(Request):
-    """Get a producer id; with one given, the same id with the next epoch."""
+    """Get a producer id; with one given, the same id with the next epoch.
+
+    With a transactional id it goes to the coordinator of that: the id has one producer at a time, and whoever asks
+    takes over, so that older ones are fenced and what they left open is aborted. With a producer id besides, only that
+    producer goes on (KIP-360).
+    """
 
     API = 22
     REPLY = InitProducerIdReply
 
     producer_id: Int64 = -1
     producer_epoch: Int16 = -1
+    transactional_id: Name | None = None
+    transaction_timeout_ms: Count = 60_000
+    """A transaction that has been open for longer is aborted."""
 
 
 # ---- Leader epochs

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import field
 
+from .group_messages import TopicPartitionEntry  # noqa: TC001 - msgspec reads it
 from .message_base import Body, Count, Int16, Int32, Int64, Name, Request
 
 # ---- replication
@@ -237,6 +238,65 @@ class ReleaseGroupRequest(Request):
     group_id: Name
 
 
+# ---- transactions
+
+
+class MarkerWritten(Body):
+    """Whether a transaction is ended in a partition."""
+
+    topic: str
+    partition: int
+    error_code: int = 0
+    error_message: str | None = None
+
+
+class WriteTxnMarkersReply(Body):
+    """One entry for each partition."""
+
+    partitions: list[MarkerWritten]
+
+
+class WriteTxnMarkersRequest(Request):
+    """A transaction's coordinator has it ended in partitions that are led by the node that is asked.
+
+    Errors of an entry: INVALID_PRODUCER_EPOCH if a newer transaction was ended there, TRANSACTION_COORDINATOR_FENCED if
+    a later coordinator has written a marker.
+    """
+
+    API = 27
+    REPLY = WriteTxnMarkersReply
+
+    producer_id: Int64
+    producer_epoch: Int16
+    committed: bool
+    coordinator_epoch: Int32
+    """The leader epoch of the coordinator's partition of __transaction_state."""
+    transaction: Int64
+    """The transaction's number: a marker that comes twice, perhaps late, counts once."""
+    partitions: list[TopicPartitionEntry]
+
+
+class VerifyTransactionReply(Body):
+    """The number of the open transaction."""
+
+    transaction: Int64
+
+
+class VerifyTransactionRequest(Request):
+    """A leader asks a transaction's coordinator whether a partition is part of the producer's open transaction
+    (KIP-890), before it takes the first batch; INVALID_TXN_STATE if it is not.
+    """
+
+    API = 1107
+    REPLY = VerifyTransactionReply
+
+    transactional_id: Name
+    producer_id: Int64
+    producer_epoch: Int16
+    topic: Name
+    partition: Count
+
+
 PEER_REQUESTS: tuple[type[Request], ...] = (
     ReplicaFetchRequest,
     RegisterNodeRequest,
@@ -246,4 +306,6 @@ PEER_REQUESTS: tuple[type[Request], ...] = (
     ForwardRequest,
     ClaimGroupRequest,
     ReleaseGroupRequest,
+    WriteTxnMarkersRequest,
+    VerifyTransactionRequest,
 )

@@ -57,7 +57,7 @@ def bodies(cls):
 
 
 def test_every_message_is_in_the_catalogue_once():
-    assert len(REQUESTS) == 58
+    assert len(REQUESTS) == 67
     assert all(issubclass(cls, Body) for cls in BODIES)
 
 

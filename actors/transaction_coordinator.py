@@ -1,0 +1,232 @@
+"""TransactionCoordinator: the transactional ids of one partition of ``__transaction_state``, as an actor (KIP-98).
+
+The rules are groups/transaction_table.py's. This is where they meet time, the log, the controller, which gives producer
+ids, and the partitions, which get markers once the outcome of a transaction is committed here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import BrokerError, CoordinatorNotAvailableError, InvalidGroupIdError
+from ..groups.effects import Now
+from ..groups.partitioning import group_partition
+from ..groups.transaction import NONE
+from ..groups.transaction_table import TransactionTable
+from ..transport import transaction_messages as t
+from ..transport.internal_topics import OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC
+from ..transport.message_base import Body
+from ..transport.messages import InitProducerIdReply, InitProducerIdRequest
+from ..transport.peer_messages import VerifyTransactionReply
+from .commands import (
+    Answer,
+    Command,
+    ControllerCall,
+    CoordinatorCall,
+    EndWait,
+    Message,
+    Refusal,
+    TopicGone,
+    VerifyTransaction,
+)
+from .context import CONTROLLER
+from .coordinator import Coordinator
+from .transaction_markers import MARKER, MarkAgain, Markers
+
+if TYPE_CHECKING:
+    from ..groups.transaction import Transaction
+    from .context import NodeContext
+
+logger = logging.getLogger(__name__)
+
+_FRESH_ID = "fresh-id"
+
+
+class Prepared(Message):
+    """The outcome of a transaction is committed in the coordinator's log: markers may be written."""
+
+    markers: Any
+    transaction: Any
+
+
+class TransactionCoordinator(Coordinator):
+    """Coordinates the transactional ids that fall to this partition."""
+
+    TOPIC: ClassVar[str] = TRANSACTION_STATE_TOPIC
+
+    def __init__(self, context: NodeContext, partition: int) -> None:
+        super().__init__(context, partition)
+        self._numbers = itertools.count()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._table = TransactionTable(self.context.config)
+        self._markers = Markers(self, NONE, self._ended)
+        self._awaiting_id: dict[int, CoordinatorCall] = {}
+        """InitProducerId that waits for a fresh producer id."""
+
+    def _now(self) -> Now:
+        clock = self.context.clock
+        return Now(clock.monotonic_ms(), clock.wall_ms())
+
+    # ---- the log
+
+    def forget(self) -> None:
+        """Forget everything; whoever waits has to ask again."""
+        for call in self._awaiting_id.values():
+            self.refuse(call, CoordinatorNotAvailableError(f"{self.name} is read again: try again"))
+        self._begin()
+
+    def replay(self, key: bytes, value: bytes | None, offset: int) -> None:
+        """Take one record of the log."""
+        del offset
+        self._table.replay(key, value)
+
+    def loaded(self) -> None:
+        """Go on with what was decided."""
+        self._markers = Markers(self, self._leader_epoch, self._ended)
+        self._table.loaded(self._now())
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        """Append what has changed; what is decided is written into the partitions once that is committed."""
+        table = self._table
+        records, table.records = table.records, []
+        for key, value in records:
+            self.append(key, value)
+        prepared, table.prepared = table.prepared, []
+        for transaction in prepared:
+            self.send(self.actor_ref, Prepared(self._markers, transaction))
+        self.wake_at(table.deadline_ms())
+
+    def _ended(self, transaction: Transaction) -> None:
+        self._table.completed(transaction, self._now())
+        self._carry_out()
+
+    # ---- messages
+
+    def handle(self, command: Command) -> None:
+        """Handle a request, or a leader's question about a transaction."""
+        if isinstance(command, VerifyTransaction):
+            place = (command.topic, command.partition)
+            number = self._table.verify(command.transactional_id, command.producer_id, command.producer_epoch, place)
+            self.answer(command, VerifyTransactionReply(number))
+            return
+        assert isinstance(command, CoordinatorCall), command
+        body = self._ask(command)
+        self._carry_out()
+        if isinstance(body, Body):
+            self.answer(command, body)
+        elif body is not None:
+            self.refuse(command, body)
+
+    def _ask(self, call: CoordinatorCall) -> Body | BrokerError | None:  # noqa: PLR0911 - one row for each request
+        """The answer; None: it comes later."""
+        table, now, request = self._table, self._now(), call.request
+        match request:
+            case InitProducerIdRequest():
+                if table.check_init(request):
+                    self._ask_for_id(call)
+                    return None
+                return table.init(request, NONE, now)
+            case t.AddPartitionsToTxnRequest():
+                return table.add_partitions(request, self._exists, now)
+            case t.AddOffsetsToTxnRequest():
+                where = self._offsets_partition(request.group_id)
+                return t.AddOffsetsToTxnReply(table.add_offsets(request, where, now))
+            case t.EndTxnRequest():
+                table.end(request, now)
+                return Body()
+            case t.DescribeTransactionsRequest():
+                return t.DescribeTransactionsReply([self._describe(each) for each in request.transactional_ids])
+            case t.ListTransactionsRequest():
+                return table.list_all(request, now)
+            case _:
+                assert False, f"{request!r} is not for a transaction coordinator"  # noqa: B011, PT015 - nobody routes it here
+
+    def notice(self, message: Any) -> None:
+        """Go on with an answer, or with what is committed now."""
+        match message:
+            case Prepared():
+                if message.markers is self._markers:
+                    self._markers.end(message.transaction)
+            case MarkAgain():
+                self._markers.again(message)
+            case Answer(call=(kind, *_)) | Refusal(call=(kind, *_)) if kind == MARKER:
+                self._markers.answered(message)
+            case Answer(call=(kind, number)) | Refusal(call=(kind, number)) if kind == _FRESH_ID:
+                call = self._awaiting_id.pop(number, None)
+                if call is not None:
+                    self._got_id(call, message)
+            case EndWait() | TopicGone():
+                pass  # nothing is held back for long, and a topic's end shows when a marker is to be written to it
+            case _:
+                super().notice(message)
+
+    def tick(self, now_ms: float) -> None:
+        """Abort what has taken too long, and forget what is old."""
+        del now_ms
+        for transactional_id in self._table.tick(self._now()):
+            timeout_ms = self._table.transactions[transactional_id].timeout_ms
+            logger.warning(
+                "the transaction of %r is aborted, and its producer fenced: it was open for longer than its"
+                " transaction.timeout.ms=%d",
+                transactional_id,
+                timeout_ms,
+            )
+            self.context.counters["transactions-timed-out"] += 1
+        self._carry_out()
+
+    def waiting(self) -> list[Command]:
+        """Requests that are held back."""
+        return list(self._awaiting_id.values())
+
+    # ---- requests
+
+    def _ask_for_id(self, call: CoordinatorCall) -> None:
+        number = next(self._numbers)
+        self._awaiting_id[number] = call
+        question = ControllerCall(self.actor_ref, (_FRESH_ID, number), 0, InitProducerIdRequest())
+        told = self.reactor.tell(CONTROLLER, question)
+        assert told, "a node without a controller has no coordinators"
+
+    def _got_id(self, call: CoordinatorCall, message: Answer | Refusal) -> None:
+        if isinstance(message, Refusal):
+            why = f"no producer id can be had at the moment: {message.error.message}"
+            self.refuse(call, CoordinatorNotAvailableError(why))
+            return
+        body, request = message.body, call.request
+        assert isinstance(body, InitProducerIdReply), body
+        assert isinstance(request, InitProducerIdRequest), request
+        try:
+            self._table.check_init(request)  # another may have come first
+            answer: Body | BrokerError = self._table.init(request, body.producer_id, self._now())
+        except BrokerError as error:
+            answer = error
+        self._carry_out()
+        if isinstance(answer, Body):
+            self.answer(call, answer)
+        else:
+            self.refuse(call, answer)
+
+    def _exists(self, topic: str, partition: int) -> bool:
+        known = self.context.image.topics.get(topic)
+        return known is not None and partition < len(known.partitions)
+
+    def _offsets_partition(self, group_id: str) -> tuple[str, int]:
+        if not group_id:
+            message = "the group id is empty; a group needs a name"
+            raise InvalidGroupIdError(message)
+        topic = self.context.image.topics.get(OFFSETS_TOPIC)
+        if topic is None:
+            message = f"no group has a coordinator yet: {OFFSETS_TOPIC} does not exist; ask FindCoordinator first"
+            raise CoordinatorNotAvailableError(message)
+        return OFFSETS_TOPIC, group_partition(group_id, len(topic.partitions))
+
+    def _describe(self, transactional_id: str) -> t.TransactionDescription:
+        try:
+            return self._table.describe(transactional_id)
+        except BrokerError as error:
+            return t.TransactionDescription(transactional_id, error.code, error.message)

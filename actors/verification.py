@@ -1,0 +1,161 @@
+"""Verification: is what a producer sends part of its open transaction? The transaction's coordinator knows (KIP-890).
+
+A request that comes late, of a transaction that has ended, would begin one that nobody ends. So the first batch of a
+transaction in a partition waits until the transaction's coordinator has said that the partition is part of it. A marker
+that comes meanwhile makes that answer void, since it may be about the transaction that the marker ends; it is asked
+again then.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import BrokerError, InvalidTxnStateError, NotEnoughReplicasError
+from ..groups.partitioning import group_partition
+from ..log.transactions import NO_TRANSACTION
+from ..transport.internal_topics import TRANSACTION_STATE_TOPIC
+from ..transport.peer_messages import VerifyTransactionReply
+from .commands import Answer, Append, Refusal, VerifyTransaction
+from .context import coordinator_address
+from .elsewhere import tell_leader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..log.batch import BatchHeader
+    from ..log.partition_log import PartitionLog
+    from .actor import ReactorActor
+    from .context import NodeContext
+    from .replica_log import ReplicaLog
+
+VERIFY = "verify"
+"""Of a call: the answer is for the Verifier of the actor."""
+
+
+class Producer(NamedTuple):
+    """Who says that it has a transaction open."""
+
+    transactional_id: str
+    producer_id: int
+    producer_epoch: int
+
+
+class _Question:
+    """One that is not answered yet."""
+
+    __slots__ = ("is_void", "producer", "then")
+
+    def __init__(self, producer: Producer, then: Callable[[int | BrokerError], None]) -> None:
+        self.producer = producer
+        self.then = then
+        self.is_void = False
+
+
+class Verifier:
+    """Asks the coordinators of transactions about one partition, for the actor that has it."""
+
+    def __init__(self, context: NodeContext, actor: ReactorActor, topic: str, partition: int) -> None:
+        self._context = context
+        self._actor = actor
+        self._place = (topic, partition)
+        self._numbers = itertools.count()
+        self._open: dict[int, _Question] = {}
+
+    def ask(self, producer: Producer, then: Callable[[int | BrokerError], None]) -> None:
+        """Ask, and go on with the number of the open transaction that the partition is part of, or with an error."""
+        self._send(_Question(producer, then))
+
+    def _send(self, question: _Question) -> None:
+        number = next(self._numbers)
+        transactional_id = question.producer.transactional_id
+        topic = self._context.image.topics.get(TRANSACTION_STATE_TOPIC)
+        if topic is None:
+            message = f"transactional id {transactional_id!r} has no producer: call InitProducerId first"
+            question.then(InvalidTxnStateError(message))
+            return
+        address = coordinator_address(TRANSACTION_STATE_TOPIC, group_partition(transactional_id, len(topic.partitions)))
+        command = VerifyTransaction(self._actor.actor_ref, (VERIFY, number), 0, *question.producer, *self._place)
+        self._open[number] = question
+        if not tell_leader(self._context, self._actor.reactor, address, command):
+            del self._open[number]
+            message = f"transactional id {transactional_id!r} has no coordinator at the moment: try again"
+            question.then(NotEnoughReplicasError(message))
+
+    def marked(self, producer_id: int) -> None:
+        """A marker of this producer has come: what is answered from now on was perhaps asked before."""
+        for question in self._open.values():
+            if question.producer.producer_id == producer_id:
+                question.is_void = True
+
+    def answered(self, message: Answer | Refusal) -> None:
+        """Take a coordinator's answer."""
+        question = self._open.pop(message.call[1], None)
+        if question is None:
+            return
+        if question.is_void:
+            question.is_void = False
+            self._send(question)
+        elif isinstance(message, Answer):
+            assert isinstance(message.body, VerifyTransactionReply), message
+            question.then(message.body.transaction)
+        elif message.error.retriable:
+            why = f"the coordinator of transactional id {question.producer.transactional_id!r}: {message.error.message}"
+            # As Kafka's: what all producers take for a reason to send the same again.
+            question.then(NotEnoughReplicasError(why))
+        else:
+            question.then(message.error)
+
+    def forget(self) -> None:
+        """Nobody waits for answers any more."""
+        self._open.clear()
+
+
+class Verification:
+    """The transactional batches of one leader, on their way to be staged."""
+
+    def __init__(self, replica: ReplicaLog, log: PartitionLog, stage: Callable[[Append, BatchHeader], Any]) -> None:
+        self._replica = replica
+        self._log = log
+        self._stage = stage
+        self._verifier = Verifier(replica.context, replica, replica.topic, replica.partition)
+        self._waiting: dict[int, deque[tuple[Append, BatchHeader]]] = {}
+        """By producer id: all of a producer wait behind its first, as they have to be stored in their order."""
+        self.answered = self._verifier.answered
+
+    def take(self, command: Append, header: BatchHeader) -> None:
+        """Stage a batch, at once if its transaction is known here to be open. Raises InvalidTxnStateError."""
+        if command.transactional_id is None:
+            message = f"a batch for {self._replica.name} is transactional, and its request has no transactional id"
+            raise InvalidTxnStateError(message)
+        waiting = self._waiting.get(header.producer_id)
+        if waiting is not None:
+            waiting.append((command, header))
+            return
+        entry = self._log.producers.get(header.producer_id)
+        if entry is not None and entry.open_at != NO_TRANSACTION and entry.epoch == header.producer_epoch:
+            self._stage(command, header)
+            return
+        self._waiting[header.producer_id] = deque([(command, header)])
+        producer = Producer(command.transactional_id, header.producer_id, header.producer_epoch)
+        self._verifier.ask(producer, lambda outcome: self._verified(producer, outcome))
+
+    def _verified(self, producer: Producer, outcome: int | BrokerError) -> None:
+        for command, header in self._waiting.pop(producer.producer_id):
+            if isinstance(outcome, BrokerError):
+                self._replica.refuse_append(command, outcome)
+            elif header.producer_epoch == producer.producer_epoch:
+                self._stage(command, header)
+            else:
+                self.take(command, header)  # of another epoch than the one that was asked about
+
+    def marked(self, producer_id: int) -> None:
+        """A marker is about to be written."""
+        self._verifier.marked(producer_id)
+
+    def end(self) -> list[Append]:
+        """Lead no more; the batches that wait."""
+        self._verifier.forget()
+        waiting, self._waiting = self._waiting, {}
+        return [command for queue in waiting.values() for command, _ in queue]
