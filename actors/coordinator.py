@@ -344,7 +344,8 @@ class Coordinator(ReactorActor):
         position = 0
         while position < len(data):
             header = read_header(data, position)
-            for record in decode_batch(data[position : position + header.size]):
+            records = () if header.is_control else decode_batch(data[position : position + header.size])
+            for record in records:
                 if record.key is not None:
                     self.replay(record.key, record.value, record.offset)
             position += header.size

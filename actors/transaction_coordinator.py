@@ -10,16 +10,18 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import BrokerError, CoordinatorNotAvailableError, InvalidGroupIdError
+from ..errors import BrokerError, CoordinatorNotAvailableError, InvalidGroupIdError, InvalidTopicError
 from ..groups.effects import Now
 from ..groups.partitioning import group_partition
 from ..groups.transaction import NONE
 from ..groups.transaction_table import TransactionTable
+from ..quorum.internal_topics import check_not_internal
 from ..transport import transaction_messages as t
 from ..transport.internal_topics import OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC
 from ..transport.message_base import Body
 from ..transport.messages import InitProducerIdReply, InitProducerIdRequest
 from ..transport.peer_messages import VerifyTransactionReply
+from .calls import not_here
 from .commands import (
     Answer,
     Command,
@@ -132,7 +134,7 @@ class TransactionCoordinator(Coordinator):
                     return None
                 return table.init(request, NONE, now)
             case t.AddPartitionsToTxnRequest():
-                return table.add_partitions(request, self._exists, now)
+                return table.add_partitions(request, self._problem_with, now)
             case t.AddOffsetsToTxnRequest():
                 where = self._offsets_partition(request.group_id)
                 return t.AddOffsetsToTxnReply(table.add_offsets(request, where, now))
@@ -211,9 +213,16 @@ class TransactionCoordinator(Coordinator):
         else:
             self.refuse(call, answer)
 
-    def _exists(self, topic: str, partition: int) -> bool:
+    def _problem_with(self, topic: str, partition: int) -> BrokerError | None:
+        """Why a partition cannot be part of a transaction."""
+        try:
+            check_not_internal(topic, "write to it in a transaction")
+        except InvalidTopicError as error:
+            return error
         known = self.context.image.topics.get(topic)
-        return known is not None and partition < len(known.partitions)
+        if known is None or partition >= len(known.partitions):
+            return not_here(self.context, topic, partition)
+        return None
 
     def _offsets_partition(self, group_id: str) -> tuple[str, int]:
         if not group_id:

@@ -25,15 +25,30 @@ logger = logging.getLogger(__name__)
 
 MARKER = "marker"
 """Of a call: the answer is for the Markers of the actor."""
-_RETRY_MS = 100.0
+_LOOK_MS = 100.0
+"""How often partitions without their marker are looked at."""
+_RETRY_MS, _RETRY_MAX_MS = 100.0, 2000.0
+"""After a failure, and after many."""
 
 
 class MarkAgain(Message):
-    """The time has come to try a marker again that was not written."""
+    """The time has come to look at the partitions that have no marker yet."""
 
     writer: Any
-    number: int
-    partition: tuple[str, int]
+
+
+class _Part:
+    """A partition that has no marker yet."""
+
+    __slots__ = ("failures", "leader", "not_before_ms", "sent", "why")
+
+    def __init__(self) -> None:
+        self.sent = False
+        """Whether a marker is under way, to the leader of then."""
+        self.leader: tuple[int, int] | None = None
+        self.failures = 0
+        self.not_before_ms = 0.0
+        self.why = ""
 
 
 class _Ending:
@@ -41,11 +56,18 @@ class _Ending:
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
-        self.left = dict(transaction.partitions)
+        self.left = {partition: _Part() for partition in transaction.partitions}
+
+    def __str__(self) -> str:
+        return f"transactional id {self.transaction.transactional_id!r}"
 
 
 class Markers:
-    """The transactions that one coordinator is ending, in one of its lives."""
+    """The transactions that one coordinator is ending, in one of its lives.
+
+    A leader may hang, and another take its place, long before the answer to a marker is given up. So the partitions that
+    are left are looked at now and then, and a new leader gets a marker at once: to write it twice does no harm.
+    """
 
     def __init__(self, coordinator: Coordinator, leader_epoch: int, on_done: Callable[[Transaction], None]) -> None:
         self._coordinator = coordinator
@@ -53,21 +75,53 @@ class Markers:
         self._on_done = on_done
         self._made = 0
         self._endings: dict[int, _Ending] = {}
+        self._looking = False
 
     def end(self, transaction: Transaction) -> None:
         """Write the markers of a transaction whose outcome is committed."""
         self._made += 1
         ending = self._endings[self._made] = _Ending(transaction)
-        for partition in list(ending.left):
-            self._mark(self._made, ending, partition)
-        self._look(self._made, ending)
+        self._mark_left(self._made, ending)
 
-    def _mark(self, number: int, ending: _Ending, partition: tuple[str, int]) -> None:
+    def again(self, message: MarkAgain) -> None:
+        """Look at what is left."""
+        if message.writer is self:
+            self._looking = False
+            for number, ending in list(self._endings.items()):
+                self._mark_left(number, ending)
+
+    def _mark_left(self, number: int, ending: _Ending) -> None:
+        now_ms = self._coordinator.context.clock.monotonic_ms()
+        for partition, part in list(ending.left.items()):
+            leader = self._leader(partition)
+            if leader is None:
+                logger.info("%s-%d is deleted, and needs no marker of %s", *partition, ending)
+                del ending.left[partition]
+            elif leader != part.leader or (not part.sent and now_ms >= part.not_before_ms):
+                part.leader = leader
+                part.sent = True
+                self._mark(number, ending, partition, part)
+        if not ending.left:
+            self._done(number, ending)
+        elif not self._looking:
+            self._looking = True
+            coordinator = self._coordinator
+            tell = partial(coordinator.reactor.tell, coordinator.address, MarkAgain(self))
+            coordinator.reactor.call_later(_LOOK_MS, tell)
+
+    def _leader(self, partition: tuple[str, int]) -> tuple[int, int] | None:
+        """The leader of a partition and its epoch; None: there is no such partition."""
+        topic = self._coordinator.context.image.topics.get(partition[0])
+        if topic is None or partition[1] >= len(topic.partitions):
+            return None
+        state = topic.partitions[partition[1]]
+        return state.leader, state.leader_epoch
+
+    def _mark(self, number: int, ending: _Ending, partition: tuple[str, int], part: _Part) -> None:
         coordinator, transaction = self._coordinator, ending.transaction
-        call = (MARKER, self, number, partition)
         command = WriteMarker(
             coordinator.actor_ref,
-            call,
+            (MARKER, self, number, partition),
             0,
             transaction.producer_id,
             transaction.producer_epoch,
@@ -77,49 +131,40 @@ class Markers:
         )
         address = coordinator_address(*partition) if partition[0] == OFFSETS_TOPIC else partition_address(*partition)
         if not tell_leader(coordinator.context, coordinator.reactor, address, command):
-            self._later(number, ending, partition, f"nobody serves {address} at the moment")
-
-    def again(self, message: MarkAgain) -> None:
-        """Try once more."""
-        ending = self._endings.get(message.number)
-        if message.writer is self and ending is not None:
-            self._mark(message.number, ending, message.partition)
-            self._look(message.number, ending)
+            self._failed(ending, partition, part, f"nobody serves {address} at the moment")
 
     def answered(self, message: Answer | Refusal) -> None:
         """Take the answer of a partition's leader."""
         _, writer, number, partition = message.call
         ending = self._endings.get(number)
-        if writer is not self or ending is None:
+        part = None if ending is None else ending.left.get(partition)
+        if writer is not self or ending is None or part is None:
             return
         error = _error_of(message)
-        name = f"{partition[0]}-{partition[1]}"
         if error is None:
-            ending.left.pop(partition, None)
+            del ending.left[partition]
         elif isinstance(error, InvalidProducerEpochError):
-            logger.warning("%s needs no marker of %s: %s", name, _who(ending), error.message)
-            ending.left.pop(partition, None)
+            logger.warning("%s-%d needs no marker of %s: %s", *partition, ending, error.message)
+            del ending.left[partition]
         elif isinstance(error, TransactionCoordinatorFencedError):
-            logger.warning("%s is left to another coordinator: %s", _who(ending), error.message)
+            logger.warning("%s is left to another coordinator: %s", ending, error.message)
             del self._endings[number]
-            return
         else:
-            self._later(number, ending, partition, error.message)
-        self._look(number, ending)
+            self._failed(ending, partition, part, error.message)
+        if not ending.left:
+            self._done(number, ending)
 
-    def _later(self, number: int, ending: _Ending, partition: tuple[str, int], why: str) -> None:
-        coordinator = self._coordinator
-        topic = coordinator.context.image.topics.get(partition[0])
-        if topic is None or partition[1] >= len(topic.partitions):
-            logger.info("%s-%d is deleted, and needs no marker of %s", *partition, _who(ending))
-            ending.left.pop(partition, None)
-            return
-        logger.info("%s-%d has no marker of %s yet: %s", *partition, _who(ending), why)
-        message = MarkAgain(self, number, partition)
-        coordinator.reactor.call_later(_RETRY_MS, partial(coordinator.reactor.tell, coordinator.address, message))
+    def _failed(self, ending: _Ending, partition: tuple[str, int], part: _Part, why: str) -> None:
+        if why != part.why:
+            part.why = why
+            logger.info("%s-%d has no marker of %s yet: %s", *partition, ending, why)
+        part.sent = False
+        part.failures += 1
+        wait_ms = min(_RETRY_MS * 2 ** min(part.failures - 1, 10), _RETRY_MAX_MS)
+        part.not_before_ms = self._coordinator.context.clock.monotonic_ms() + wait_ms
 
-    def _look(self, number: int, ending: _Ending) -> None:
-        if not ending.left and self._endings.pop(number, None) is not None:
+    def _done(self, number: int, ending: _Ending) -> None:
+        if self._endings.pop(number, None) is not None:
             self._on_done(ending.transaction)
 
 
@@ -128,10 +173,6 @@ def marker_append(command: WriteMarker, leader_epoch: int, now_ms: int) -> Appen
     marker = Marker(command.committed, command.coordinator_epoch, command.transaction)
     batch = encode_marker(command.producer_id, command.producer_epoch, marker, now_ms)
     return Append(command.reply_to, command.call, command.index, batch, ACKS_ALL, leader_epoch)
-
-
-def _who(ending: _Ending) -> str:
-    return f"transactional id {ending.transaction.transactional_id!r}"
 
 
 def _error_of(message: Answer | Refusal) -> BrokerError | None:

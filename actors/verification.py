@@ -10,9 +10,16 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import BrokerError, InvalidTxnStateError, NotEnoughReplicasError
+from ..errors import (
+    BrokerError,
+    InvalidProducerEpochError,
+    InvalidTxnStateError,
+    NotEnoughReplicasError,
+    ProducerFencedError,
+)
 from ..groups.partitioning import group_partition
 from ..log.transactions import NO_TRANSACTION
 from ..transport.internal_topics import TRANSACTION_STATE_TOPIC
@@ -29,7 +36,9 @@ if TYPE_CHECKING:
     from .actor import ReactorActor
     from .context import NodeContext
     from .replica_log import ReplicaLog
+    from .timers import Timer
 
+_ASK_AGAIN_MS = 2000.0
 VERIFY = "verify"
 """Of a call: the answer is for the Verifier of the actor."""
 
@@ -45,12 +54,13 @@ class Producer(NamedTuple):
 class _Question:
     """One that is not answered yet."""
 
-    __slots__ = ("is_void", "producer", "then")
+    __slots__ = ("is_void", "producer", "then", "timer")
 
     def __init__(self, producer: Producer, then: Callable[[int | BrokerError], None]) -> None:
         self.producer = producer
         self.then = then
         self.is_void = False
+        self.timer: Timer | None = None
 
 
 class Verifier:
@@ -78,10 +88,23 @@ class Verifier:
         address = coordinator_address(TRANSACTION_STATE_TOPIC, group_partition(transactional_id, len(topic.partitions)))
         command = VerifyTransaction(self._actor.actor_ref, (VERIFY, number), 0, *question.producer, *self._place)
         self._open[number] = question
+        question.timer = self._actor.reactor.call_later(_ASK_AGAIN_MS, partial(self._ask_again, number))
         if not tell_leader(self._context, self._actor.reactor, address, command):
-            del self._open[number]
+            self._close(number)
             message = f"transactional id {transactional_id!r} has no coordinator at the moment: try again"
             question.then(NotEnoughReplicasError(message))
+
+    def _ask_again(self, number: int) -> None:
+        """Its node may hang, and another one coordinate the transaction since; the first answer counts."""
+        question = self._open.pop(number, None)
+        if question is not None:
+            self._send(question)
+
+    def _close(self, number: int) -> _Question | None:
+        question = self._open.pop(number, None)
+        if question is not None and question.timer is not None:
+            question.timer.cancel()
+        return question
 
     def marked(self, producer_id: int) -> None:
         """A marker of this producer has come: what is answered from now on was perhaps asked before."""
@@ -91,7 +114,7 @@ class Verifier:
 
     def answered(self, message: Answer | Refusal) -> None:
         """Take a coordinator's answer."""
-        question = self._open.pop(message.call[1], None)
+        question = self._close(message.call[1])
         if question is None:
             return
         if question.is_void:
@@ -109,7 +132,8 @@ class Verifier:
 
     def forget(self) -> None:
         """Nobody waits for answers any more."""
-        self._open.clear()
+        for number in list(self._open):
+            self._close(number)
 
 
 class Verification:
@@ -142,6 +166,8 @@ class Verification:
         self._verifier.ask(producer, lambda outcome: self._verified(producer, outcome))
 
     def _verified(self, producer: Producer, outcome: int | BrokerError) -> None:
+        if isinstance(outcome, ProducerFencedError):
+            outcome = InvalidProducerEpochError(outcome.message)  # the name that leaders have for it, as Kafka's
         for command, header in self._waiting.pop(producer.producer_id):
             if isinstance(outcome, BrokerError):
                 self._replica.refuse_append(command, outcome)

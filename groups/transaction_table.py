@@ -12,11 +12,10 @@ from ..errors import (
     InvalidTxnStateError,
     OperationNotAttemptedError,
     TransactionalIdNotFoundError,
-    UnknownTopicOrPartitionError,
 )
 from ..transport import transaction_messages as t
 from ..transport.messages import InitProducerIdReply, InitProducerIdRequest
-from .deadlines import NEVER, Deadlines
+from .deadlines import Deadlines
 from .transaction import NONE, Transaction
 from .transaction_records import State, decode, transaction_key, transaction_value
 
@@ -140,15 +139,15 @@ class TransactionTable:
     # ---- transactions
 
     def add_partitions(
-        self, request: t.AddPartitionsToTxnRequest, exists: Callable[[str, int], bool], now: Now
+        self, request: t.AddPartitionsToTxnRequest, problem: Callable[[str, int], BrokerError | None], now: Now
     ) -> t.AddPartitionsToTxnReply:
-        """Take partitions into the transaction: all, or none if one of them does not exist."""
+        """Take partitions into the transaction: all, or none if there is a problem with one of them."""
         wanted = [(entry.topic, entry.partition) for entry in request.partitions]
         transaction = self._known(request.transactional_id, request.producer_id, request.producer_epoch)
         transaction.check_may_change()
-        missing = {partition for partition in wanted if not exists(*partition)}
-        if missing:
-            return t.AddPartitionsToTxnReply([_not_added(partition, missing) for partition in wanted])
+        problems = {partition: problem(*partition) for partition in wanted}
+        if any(problems.values()):
+            return t.AddPartitionsToTxnReply([_not_added(partition, problems[partition]) for partition in wanted])
         number = self._add(transaction, wanted, now)
         return t.AddPartitionsToTxnReply([t.PartitionAdded(*partition) for partition in wanted], number)
 
@@ -229,7 +228,7 @@ class TransactionTable:
 
     def deadline_ms(self) -> float:
         """When ``tick`` has something to do."""
-        return min(self._deadlines.next_ms(), self._check_ms if self.transactions else NEVER)
+        return min(self._deadlines.next_ms(), self._check_ms)
 
     def tick(self, now: Now) -> list[str]:
         """Do what is due; the transactional ids whose transaction was aborted because its time is over."""
@@ -253,11 +252,6 @@ class TransactionTable:
                 self.records.append((transaction_key(transaction.transactional_id), None))
 
 
-def _not_added(partition: tuple[str, int], missing: set[tuple[str, int]]) -> t.PartitionAdded:
-    topic, number = partition
-    error: type[BrokerError]
-    if partition in missing:
-        error, message = UnknownTopicOrPartitionError, f"there is no partition {topic}-{number}"
-    else:
-        error, message = OperationNotAttemptedError, "another partition of the request does not exist"
-    return t.PartitionAdded(topic, number, error.code, message)
+def _not_added(partition: tuple[str, int], problem: BrokerError | None) -> t.PartitionAdded:
+    error = problem or OperationNotAttemptedError("there is a problem with another partition of the request")
+    return t.PartitionAdded(*partition, error.code, error.message)
