@@ -65,8 +65,8 @@ class _Ending:
 class Markers:
     """The transactions that one coordinator is ending, in one of its lives.
 
-    A leader may hang, and another take its place, long before the answer to a marker is given up. So the partitions that
-    are left are looked at now and then, and a new leader gets a marker at once: to write it twice does no harm.
+    A leader may hang, and another take its place, long before the answer to a marker is given up. So the partitions
+    that are left are looked at now and then, and a new leader gets a marker at once: to write it twice does no harm.
     """
 
     def __init__(self, coordinator: Coordinator, leader_epoch: int, on_done: Callable[[Transaction], None]) -> None:
