@@ -172,6 +172,7 @@ class Leading:
             leader_epoch=self._epoch,
             now_ms=replica.context.clock.wall_ms(),
         )
+        self.verification.written()
         assert len(results) == len(self._staged), f"{replica.name}: {len(self._staged)} had {len(results)} results"
         counters = replica.context.counters
         appended = 0

@@ -10,7 +10,15 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import BrokerError, CoordinatorNotAvailableError, InvalidGroupIdError, InvalidTopicError
+from ..errors import (
+    BrokerError,
+    CoordinatorNotAvailableError,
+    InvalidGroupIdError,
+    InvalidProducerIdMappingError,
+    InvalidTopicError,
+    InvalidTxnStateError,
+    ProducerFencedError,
+)
 from ..groups.effects import Now
 from ..groups.partitioning import group_partition
 from ..groups.transaction import NONE
@@ -44,6 +52,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FRESH_ID = "fresh-id"
+_FINAL = (InvalidProducerIdMappingError, InvalidTxnStateError, ProducerFencedError)
+"""Errors after which a producer gives up."""
 
 
 class Prepared(Message):
@@ -111,6 +121,24 @@ class TransactionCoordinator(Coordinator):
 
     def handle(self, command: Command) -> None:
         """Handle a request, or a leader's question about a transaction."""
+        try:
+            self._handle_command(command)
+        except _FINAL as error:
+            self._confirm(command, error)
+            raise
+
+    def _confirm(self, command: Command, error: BrokerError) -> None:
+        """Have an error told only once a record is committed.
+
+        A coordinator that was cut off, and has a successor without knowing it, would end good producers by what it does
+        not know.
+        """
+        asked: Any = command if isinstance(command, VerifyTransaction) else getattr(command, "request", None)
+        logger.info("transactional id %r: %s: %s", asked.transactional_id, error.name, error.message)
+        self._table.confirm(asked.transactional_id)
+        self._carry_out()
+
+    def _handle_command(self, command: Command) -> None:
         if isinstance(command, VerifyTransaction):
             place = (command.topic, command.partition)
             number = self._table.verify(command.transactional_id, command.producer_id, command.producer_epoch, place)
@@ -202,10 +230,12 @@ class TransactionCoordinator(Coordinator):
         body, request = message.body, call.request
         assert isinstance(body, InitProducerIdReply), body
         assert isinstance(request, InitProducerIdRequest), request
+        answer: Body | BrokerError
         try:
             self._table.check_init(request)  # another may have come first
-            answer: Body | BrokerError = self._table.init(request, body.producer_id, self._now())
+            answer = self._table.init(request, body.producer_id, self._now())
         except BrokerError as error:
+            self._confirm(call, error)
             answer = error
         self._carry_out()
         if isinstance(answer, Body):

@@ -146,6 +146,8 @@ class Verification:
         self._verifier = Verifier(replica.context, replica, replica.topic, replica.partition)
         self._waiting: dict[int, deque[tuple[Append, BatchHeader]]] = {}
         """By producer id: all of a producer wait behind its first, as they have to be stored in their order."""
+        self._ending: set[int] = set()
+        """Producers whose marker is staged and not written yet: the log still says that their transaction is open."""
         self.answered = self._verifier.answered
 
     def take(self, command: Append, header: BatchHeader) -> None:
@@ -157,15 +159,25 @@ class Verification:
         if waiting is not None:
             waiting.append((command, header))
             return
-        entry = self._log.producers.get(header.producer_id)
-        if entry is not None and entry.open_at != NO_TRANSACTION and entry.epoch == header.producer_epoch:
+        if self._is_open(header) and header.producer_id not in self._ending:
             self._stage(command, header)
             return
         self._waiting[header.producer_id] = deque([(command, header)])
         producer = Producer(command.transactional_id, header.producer_id, header.producer_epoch)
         self._verifier.ask(producer, lambda outcome: self._verified(producer, outcome))
 
+    def _is_open(self, header: BatchHeader) -> bool:
+        entry = self._log.producers.get(header.producer_id)
+        return entry is not None and entry.open_at != NO_TRANSACTION and entry.epoch == header.producer_epoch
+
     def _verified(self, producer: Producer, outcome: int | BrokerError) -> None:
+        entry = self._log.producers.get(producer.producer_id)
+        if isinstance(outcome, int) and entry is not None and outcome <= entry.transaction:
+            message = (
+                f"the coordinator of {producer.transactional_id!r} calls transaction {outcome} open, and"
+                f" {self._replica.name} has the end of {entry.transaction}: another node coordinates it by now"
+            )
+            outcome = NotEnoughReplicasError(message)
         if isinstance(outcome, ProducerFencedError):
             outcome = InvalidProducerEpochError(outcome.message)  # the name that leaders have for it, as Kafka's
         for command, header in self._waiting.pop(producer.producer_id):
@@ -179,6 +191,11 @@ class Verification:
     def marked(self, producer_id: int) -> None:
         """A marker is about to be written."""
         self._verifier.marked(producer_id)
+        self._ending.add(producer_id)
+
+    def written(self) -> None:
+        """What was staged is in the log."""
+        self._ending.clear()
 
     def end(self) -> list[Append]:
         """Lead no more; the batches that wait."""

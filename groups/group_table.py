@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import (
     BrokerError,
+    CoordinatorNotAvailableError,
     GroupIdNotFoundError,
     IllegalGenerationError,
     InconsistentGroupProtocolError,
@@ -227,6 +228,11 @@ class GroupTable:
     ) -> t.TxnOffsetCommitReply:
         """Handle a TxnOffsetCommit of an open transaction. A producer that names no member may be none (KIP-447)."""
         self.check_kind(request.group_id)
+        if self.pending.has_ended(request.producer_id, transaction):
+            message = (
+                f"transaction {transaction} of {request.transactional_id!r} has ended, and is called open: try again"
+            )
+            raise CoordinatorNotAvailableError(message)
         if request.generation_id >= 0 or request.member_id or request.group_instance_id is not None:
             group = self._known(request.group_id)
             member = (request.generation_id, request.member_id, request.group_instance_id)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .group_records import OffsetState
 
 
+_ENDED_MAX = 10_000
+
+
 class Place(NamedTuple):
     """Where an offset counts."""
 
@@ -36,6 +39,8 @@ class PendingOffsets:
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
         self._producers: dict[int, dict[Place, _Pending]] = {}
+        self._ended: dict[int, int] = {}
+        """The last transaction of each producer that has ended here, of the last so many."""
 
     def __len__(self) -> int:
         """Producers with an open transaction that has offsets."""
@@ -49,6 +54,10 @@ class PendingOffsets:
         elif record.producer_id in self._producers:
             self._take_out(record.producer_id, place)
 
+    def has_ended(self, producer_id: int, transaction: int) -> bool:
+        """Whether a transaction has ended here, as far as that is remembered."""
+        return transaction <= self._ended.get(producer_id, -1)
+
     def add(self, producer_id: int, transaction: int, place: Place, state: OffsetState) -> None:
         """An offset is to count when the transaction is committed."""
         self._producers.setdefault(producer_id, {})[place] = _Pending(transaction, state)
@@ -56,6 +65,10 @@ class PendingOffsets:
 
     def end(self, producer_id: int, transaction: int) -> list[tuple[Place, OffsetState]]:
         """A transaction has ended: what was pending for it, and is no longer. Nothing of a later one."""
+        last = self._ended.pop(producer_id, transaction)
+        self._ended[producer_id] = max(last, transaction)
+        if len(self._ended) > _ENDED_MAX:
+            del self._ended[next(iter(self._ended))]
         mine = self._producers.get(producer_id, {})
         ended = [(place, pending.state) for place, pending in mine.items() if pending.transaction <= transaction]
         for place, _ in ended:

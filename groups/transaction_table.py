@@ -73,6 +73,14 @@ class TransactionTable:
         key = transaction_key(transaction.transactional_id)
         self.records.append((key, transaction_value(transaction.written())))
 
+    def confirm(self, transactional_id: str) -> None:
+        """Write again what is known of an id, be it nothing: what is said of it then holds once that is committed."""
+        transaction = self.transactions.get(transactional_id)
+        if transaction is None:
+            self.records.append((transaction_key(transactional_id), None))
+        else:
+            self._write(transaction)
+
     def _known(self, transactional_id: str, producer_id: int, producer_epoch: int) -> Transaction:
         """The transactional id of a producer that is the present one. Raises why it is not."""
         transaction = self.transactions.get(transactional_id)
