@@ -259,10 +259,9 @@ class TransactionCoordinator(Coordinator):
             message = "the group id is empty; a group needs a name"
             raise InvalidGroupIdError(message)
         topic = self.context.image.topics.get(OFFSETS_TOPIC)
-        if topic is None:
-            message = f"no group has a coordinator yet: {OFFSETS_TOPIC} does not exist; ask FindCoordinator first"
-            raise CoordinatorNotAvailableError(message)
-        return OFFSETS_TOPIC, group_partition(group_id, len(topic.partitions))
+        # Kafka's clients look for the group's coordinator, which makes the topic, only after this.
+        count = self.context.config.offsets_topic_num_partitions if topic is None else len(topic.partitions)
+        return OFFSETS_TOPIC, group_partition(group_id, count)
 
     def _describe(self, transactional_id: str) -> t.TransactionDescription:
         try:
