@@ -100,6 +100,7 @@ class Recovery:
         bases = base_offsets(names, LOG_SUFFIX)
         if not bases:
             self._start_empty(log_start_offset, recovery_point or 0)
+            self._remove_snapshots(names, past=-1)
             return
         for base, next_base in zip(bases, [*bases[1:], None], strict=True):
             segment = Segment.existing(self._disk, self._folder, base, next_base, index_interval_bytes=self._interval)
@@ -396,10 +397,11 @@ class Recovery:
                 self._note_rebuilt(path, segment.rebuilt_reason)
             if segment.bad is not None:
                 self._set_damage(segment.bad, segment)
-        if self.damage is not None:
-            return
-        # A snapshot of a state that no longer is must not come back once the log has grown past its offset again.
-        stale = [offset for offset in base_offsets(names, SNAPSHOT_SUFFIX) if offset > last.next_offset]
+        self._remove_snapshots(names, past=last.next_offset)
+
+    def _remove_snapshots(self, names: list[str], *, past: int) -> None:
+        """A snapshot of a state that no longer is must not come back once the log has grown past its offset again."""
+        stale = [offset for offset in base_offsets(names, SNAPSHOT_SUFFIX) if offset > past]
         for offset in stale:
             self._disk.remove(segment_path(self._folder, offset, SNAPSHOT_SUFFIX))
         if stale:
