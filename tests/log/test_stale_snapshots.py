@@ -23,6 +23,19 @@ class PowerCut(BaseException):
     """Ends whatever is under way."""
 
 
+def power_cut_after(operations):
+    """A fault of the disk that comes after so many operations."""
+    left = operations
+
+    def fault(_operation, _path):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise PowerCut
+
+    return fault
+
+
 @pytest.mark.parametrize("operations", range(14))
 def test_a_power_cut_while_a_log_starts_anew_leaves_no_snapshot_of_what_is_gone(operations):
     for seed in range(6):
@@ -30,14 +43,7 @@ def test_a_power_cut_while_a_log_starts_anew_leaves_no_snapshot_of_what_is_gone(
         log = open_log(disk)
         log.append([make_batch([1000] * 2, producer_id=5, producer_epoch=0, sequence=0)], leader_epoch=0, now_ms=1000)
         log.checkpoint()
-        left = [operations]
-
-        def fault(_operation, _path):
-            left[0] -= 1
-            if left[0] < 0:
-                raise PowerCut
-
-        disk.fault = fault
+        disk.fault = power_cut_after(operations)
         with suppress(PowerCut):
             log.truncate_and_start_at(0)
         disk.fault = None
