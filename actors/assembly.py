@@ -132,6 +132,7 @@ class NodeActors:
             context.folder.clean_incarnations,
             kafka_host,
             kafka_port,
+            context.folder.note_start(context.incarnation),
         )
         reactor.spawn(Peers, context, address=PEERS)
         reactor.spawn(Elsewhere, context, address=ELSEWHERE, supervised=True)

@@ -61,6 +61,8 @@ class NodeStart(NamedTuple):
     kafka_host: str = ""
     kafka_port: int = 0
     """Where Kafka's clients reach it; port 0: nowhere."""
+    former_incarnations: tuple[str, ...] = ()
+    """The processes that had the folder before."""
 
 
 class StepDue(Message):
@@ -168,6 +170,7 @@ class Membership(ReactorActor):
                 " ".join(start.previous_incarnations),
                 start.kafka_host,
                 start.kafka_port,
+                " ".join(start.former_incarnations),
             )
         )
 

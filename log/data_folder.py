@@ -34,6 +34,8 @@ RECOVERY_POINTS_NAME = "recovery-point-offset-checkpoint"
 LOG_STARTS_NAME = "log-start-offset-checkpoint"
 FIRST_DIRTY_NAME = "cleaner-offset-checkpoint"
 """Up to where each compacted log is compacted; an entry that is missing costs a pass over the whole log."""
+INCARNATIONS_NAME = "incarnations"
+"""The last processes that had the folder, one a line, the newest last."""
 META_VERSION = "1"
 _JOINED = "joined=true"
 _REGISTERED = "registered=true"
@@ -46,6 +48,9 @@ _DELETED = re.compile(r".*\.[0-9]+-delete")
 _CLEAN = re.compile(
     rb'\{"version":0,"brokerEpoch":(-1|[0-9]{1,18})(?:,"incarnations":"([A-Za-z0-9_-]+(?: [A-Za-z0-9_-]+)*)")?\}'
 )
+FORMER_MAX = 16
+"""Processes of the past whose requests may still be under way."""
+_INCARNATION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_INCARNATIONS = 100
 """In the marker; with the oldest one dropped a start may count as unclean, and never the other way round."""
 
@@ -292,6 +297,17 @@ class DataFolder:
                 self._disk.replace_file(self._file(ADDRESS_NAME), f"{address}\n".encode(), durable=False)
             except OSError as error:
                 self._warn(f"{self._file(ADDRESS_NAME)} could not be written: {error.strerror or error}")
+
+    def note_start(self, incarnation: str) -> tuple[str, ...]:
+        """Write down durably that this process has the folder; the last that had it before, the newest last."""
+        path = self._file(INCARNATIONS_NAME)
+        found = self._disk.read_file(path).decode(errors="replace").split() if self._disk.exists(path) else []
+        former = tuple(word for word in found if _INCARNATION.fullmatch(word))[-FORMER_MAX:]
+        try:
+            self._disk.replace_file(path, "".join(f"{each}\n" for each in (*former, incarnation)).encode())
+        except OSError as error:
+            self._warn(f"{path} could not be written: {error.strerror or error}")
+        return former
 
     def partition_folders(self) -> list[str]:
         """The names of all logs' folders, sorted."""

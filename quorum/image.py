@@ -56,6 +56,8 @@ class NodeImage:
     kafka_host: str = ""
     kafka_port: int = 0
     """Where Kafka's clients reach it; port 0: nowhere."""
+    former: str = ""
+    """The incarnations before this one, with spaces between them."""
 
     @property
     def may_lead(self) -> bool:
@@ -198,6 +200,7 @@ def _set_node(nodes: dict[int, NodeImage], record: RegisterNode | SetNodeState |
                 max_version=record.max_version,
                 kafka_host=record.kafka_host,
                 kafka_port=record.kafka_port,
+                former=record.former,
             )
         case SetNodeState(node_id, fenced, stopping, draining):
             nodes[node_id] = replace(nodes[node_id], fenced=fenced, stopping=stopping, draining=draining)
@@ -266,6 +269,7 @@ def as_records(image: MetadataImage) -> list[MetadataRecord]:
                 epoch=node.epoch,
                 kafka_host=node.kafka_host,
                 kafka_port=node.kafka_port,
+                former=node.former,
             )
         )
         records.append(SetNodeState(node.node_id, node.fenced, node.stopping, node.draining))

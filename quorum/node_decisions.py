@@ -12,6 +12,7 @@ from ..errors import (
     StaleBrokerEpochError,
     UnsupportedVersionError,
 )
+from ..log.data_folder import FORMER_MAX
 from ..setting_values import INT32_MAX
 from ..transport.cluster_messages import DescribeClusterReply, NodeInfo
 from ..transport.config_messages import TOPIC_RESOURCE
@@ -48,6 +49,13 @@ def register_node(image: MetadataImage, request: RegisterNodeRequest, config: Br
     node_id, before = request.node_id, image.nodes.get(request.node_id)
     if before is not None and before.incarnation == request.incarnation:
         return Decision([], RegisterNodeReply(before.epoch))
+    if before is not None and request.incarnation in before.former.split():
+        # A request of the dead may have been under way for long: it must not take the place of the living.
+        message = (
+            f"another process has been node {node_id} since process {request.incarnation} asked to be: that of epoch"
+            f" {before.epoch} at {before.host}:{before.port}"
+        )
+        raise DuplicateBrokerRegistrationError(message)
     if before is not None and alive:
         message = (
             f"node {node_id} is registered and alive at {before.host}:{before.port}: two processes cannot be one node"
@@ -67,6 +75,7 @@ def register_node(image: MetadataImage, request: RegisterNodeRequest, config: Br
             request.max_version,
             kafka_host=request.kafka_host,
             kafka_port=request.kafka_port,
+            former=_former(request, before),
         )
     ]
     reply = RegisterNodeReply(image.end_offset)
@@ -74,6 +83,15 @@ def register_node(image: MetadataImage, request: RegisterNodeRequest, config: Br
         records.append(NextNodeId(node_id + 1))
     after = apply(image, records, TOPIC_RESOURCE)
     return Decision([*records, *_elections(after, config, node_id, losses)], reply)
+
+
+def _former(request: RegisterNodeRequest, before: NodeImage | None) -> str:
+    """The incarnations that are no longer this node: those of its folder, and whoever was registered."""
+    known = request.former_incarnations.split()
+    registered = [] if before is None else [*before.former.split(), before.incarnation]
+    found = dict.fromkeys([*registered, *known])
+    found.pop(request.incarnation, None)
+    return " ".join([each for each in found if each][-FORMER_MAX:])
 
 
 def _losses(request: RegisterNodeRequest, before: NodeImage | None) -> Losses:

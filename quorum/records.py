@@ -36,6 +36,8 @@ class RegisterNode(_Record):
     kafka_host: str = ""
     kafka_port: int = 0
     """Where Kafka's clients reach it; port 0: nowhere."""
+    former: str = ""
+    """The incarnations before this one, with spaces between them; of each not the oldest."""
 
 
 class SetNodeState(_Record):

@@ -108,6 +108,8 @@ class RegisterNodeRequest(Request):
     kafka_host: Name = ""
     kafka_port: Count = 0
     """Where Kafka's clients reach it; port 0: nowhere."""
+    former_incarnations: str = ""
+    """The processes that had its folder before, with spaces between them: what they have asked counts no more."""
 
 
 class HeartbeatNodeReply(Body):

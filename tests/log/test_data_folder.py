@@ -94,6 +94,17 @@ def test_a_log_that_was_given_up_and_not_opened_again_makes_no_clean_stop(path):
     assert not open_folder(path).was_clean
 
 
+def test_the_processes_that_had_the_folder_are_known(path):
+    folder = open_folder(path)
+    assert folder.note_start("p-0") == ()
+    for number in range(1, 30):
+        folder.close(clean=False)
+        folder = open_folder(path)
+        assert folder.note_start(f"p-{number}") == tuple(f"p-{n}" for n in range(max(0, number - 16), number))
+    (path / "incarnations").write_bytes(b"\xff\x00 p-1\n{}\n")
+    assert folder.note_start("last") == ("p-1",)
+
+
 def test_files_are_kafkas(path):
     folder = open_folder(path)
     fill(folder)

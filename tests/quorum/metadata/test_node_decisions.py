@@ -45,6 +45,28 @@ def test_two_processes_are_not_one_node(metadata):
     cluster.register(2, alive=False)
 
 
+def test_a_registration_that_comes_late_does_not_take_the_place_of_a_later_process(metadata):
+    """Of a process that was registered once, and of one that died before it was."""
+    cluster = metadata(1)
+    cluster.register(2, incarnation="first")
+    epoch = cluster.register(2, incarnation="third", former_incarnations="first second")
+    for late in ("second", "first"):
+        with pytest.raises(DuplicateBrokerRegistrationError, match=f"since process {late} asked .* epoch {epoch}"):
+            cluster.register(2, incarnation=late)
+    assert cluster.register(2, incarnation="third") == epoch
+    cluster.register(2, incarnation="fourth", directory_id="another")
+    with pytest.raises(DuplicateBrokerRegistrationError, match="since process third asked to be"):
+        cluster.register(2, incarnation="third")
+
+
+def test_of_processes_long_ago_nobody_keeps_the_names(metadata):
+    cluster = metadata(1)
+    for number in range(100):
+        cluster.register(2, incarnation=f"n{number}", former_incarnations=f"m{number}")
+    assert len(cluster.image.nodes[2].former.split()) == 16
+    assert "n98" in cluster.image.nodes[2].former.split()
+
+
 @pytest.mark.parametrize("given", [{"host": ""}, {"incarnation": ""}, {"port": 2**16}, {"node_id": -1}])
 def test_a_registration_has_an_address_and_an_incarnation(metadata, given):
     with pytest.raises(InvalidRequestError):
