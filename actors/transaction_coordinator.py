@@ -23,11 +23,11 @@ from ..groups.effects import Now
 from ..groups.partitioning import group_partition
 from ..groups.transaction import NONE
 from ..groups.transaction_table import TransactionTable
-from ..quorum.internal_topics import check_not_internal
+from ..quorum.internal_topics import check_not_internal, internal_topic
 from ..transport import transaction_messages as t
 from ..transport.internal_topics import OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC
 from ..transport.message_base import Body
-from ..transport.messages import InitProducerIdReply, InitProducerIdRequest
+from ..transport.messages import CreateTopicsRequest, InitProducerIdReply, InitProducerIdRequest
 from ..transport.peer_messages import VerifyTransactionReply
 from .calls import not_here
 from .commands import (
@@ -47,11 +47,13 @@ from .transaction_markers import MARKER, MarkAgain, Markers
 
 if TYPE_CHECKING:
     from ..groups.transaction import Transaction
+    from ..transport.message_base import Request
     from .context import NodeContext
 
 logger = logging.getLogger(__name__)
 
-_FRESH_ID = "fresh-id"
+_FRESH_ID, _TOPIC = "fresh-id", "topic"
+_CREATE_TIMEOUT_MS = 30_000
 _FINAL = (InvalidProducerIdMappingError, InvalidTxnStateError, ProducerFencedError)
 """Errors after which a producer gives up."""
 
@@ -76,8 +78,8 @@ class TransactionCoordinator(Coordinator):
     def _begin(self) -> None:
         self._table = TransactionTable(self.context.config)
         self._markers = Markers(self, NONE, self._ended)
-        self._awaiting_id: dict[int, CoordinatorCall] = {}
-        """InitProducerId that waits for a fresh producer id."""
+        self._held: dict[int, CoordinatorCall] = {}
+        """Requests that wait for the controller: for a fresh producer id, or for the topic of groups' offsets."""
 
     def _now(self) -> Now:
         clock = self.context.clock
@@ -87,7 +89,7 @@ class TransactionCoordinator(Coordinator):
 
     def forget(self) -> None:
         """Forget everything; whoever waits has to ask again."""
-        for call in self._awaiting_id.values():
+        for call in self._held.values():
             self.refuse(call, CoordinatorNotAvailableError(f"{self.name} is read again: try again"))
         self._begin()
 
@@ -158,13 +160,16 @@ class TransactionCoordinator(Coordinator):
         match request:
             case InitProducerIdRequest():
                 if table.check_init(request):
-                    self._ask_for_id(call)
+                    self._ask_controller(call, _FRESH_ID, InitProducerIdRequest())
                     return None
                 return table.init(request, NONE, now)
             case t.AddPartitionsToTxnRequest():
                 return table.add_partitions(request, self._problem_with, now)
             case t.AddOffsetsToTxnRequest():
                 where = self._offsets_partition(request.group_id)
+                if where is None:
+                    self._ask_controller(call, _TOPIC, self._offsets_topic())
+                    return None
                 return t.AddOffsetsToTxnReply(table.add_offsets(request, where, now))
             case t.EndTxnRequest():
                 table.end(request, now)
@@ -187,9 +192,13 @@ class TransactionCoordinator(Coordinator):
             case Answer(call=(kind, *_)) | Refusal(call=(kind, *_)) if kind == MARKER:
                 self._markers.answered(message)
             case Answer(call=(kind, number)) | Refusal(call=(kind, number)) if kind == _FRESH_ID:
-                call = self._awaiting_id.pop(number, None)
+                call = self._held.pop(number, None)
                 if call is not None:
                     self._got_id(call, message)
+            case Answer(call=(kind, number)) | Refusal(call=(kind, number)) if kind == _TOPIC:
+                call = self._held.pop(number, None)
+                if call is not None:
+                    self._got_topic(call, message)
             case EndWait() | TopicGone():
                 pass  # nothing is held back for long, and a topic's end shows when a marker is to be written to it
             case _:
@@ -211,14 +220,14 @@ class TransactionCoordinator(Coordinator):
 
     def waiting(self) -> list[Command]:
         """Requests that are held back."""
-        return list(self._awaiting_id.values())
+        return list(self._held.values())
 
     # ---- requests
 
-    def _ask_for_id(self, call: CoordinatorCall) -> None:
+    def _ask_controller(self, call: CoordinatorCall, kind: str, request: Request) -> None:
         number = next(self._numbers)
-        self._awaiting_id[number] = call
-        question = ControllerCall(self.actor_ref, (_FRESH_ID, number), 0, InitProducerIdRequest())
+        self._held[number] = call
+        question = ControllerCall(self.actor_ref, (kind, number), 0, request)
         told = self.reactor.tell(CONTROLLER, question)
         assert told, "a node without a controller has no coordinators"
 
@@ -254,14 +263,27 @@ class TransactionCoordinator(Coordinator):
             return not_here(self.context, topic, partition)
         return None
 
-    def _offsets_partition(self, group_id: str) -> tuple[str, int]:
+    def _offsets_topic(self) -> CreateTopicsRequest:
+        return CreateTopicsRequest([internal_topic(OFFSETS_TOPIC, self.context.config)], _CREATE_TIMEOUT_MS)
+
+    def _got_topic(self, call: CoordinatorCall, message: Answer | Refusal) -> None:
+        """The topic of groups' offsets is there, as far as this node knows by now, whoever made it."""
+        if OFFSETS_TOPIC in self.context.image.topics:
+            self._handle(call)
+            return
+        why = message.error.message if isinstance(message, Refusal) else repr(message.body)
+        self.refuse(call, CoordinatorNotAvailableError(f"{OFFSETS_TOPIC} could not be made: {why}"))
+
+    def _offsets_partition(self, group_id: str) -> tuple[str, int] | None:
+        """Where a group's offsets are kept; None: the first group of all is meant, and nothing is there yet.
+
+        Kafka's clients look for the group's coordinator, which makes the topic, only after they have added the offsets.
+        """
         if not group_id:
             message = "the group id is empty; a group needs a name"
             raise InvalidGroupIdError(message)
         topic = self.context.image.topics.get(OFFSETS_TOPIC)
-        # Kafka's clients look for the group's coordinator, which makes the topic, only after this.
-        count = self.context.config.offsets_topic_num_partitions if topic is None else len(topic.partitions)
-        return OFFSETS_TOPIC, group_partition(group_id, count)
+        return None if topic is None else (OFFSETS_TOPIC, group_partition(group_id, len(topic.partitions)))
 
     def _describe(self, transactional_id: str) -> t.TransactionDescription:
         try:
