@@ -20,7 +20,7 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka.error import KafkaException
 
-from .kafka_clients import unclosed_sockets
+from .kafka_members import unclosed_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,12 +174,6 @@ def test_bad_records_are_refused(broker: Broker, admin: AdminClient, topic: str)
     producer.flush(TIMEOUT_S)
     assert [error.name() for error in errors] == ["INVALID_RECORD", "MSG_SIZE_TOO_LARGE"]
     assert result_of(admin.list_offsets({TopicPartition(topic, 0): OffsetSpec.latest()})).offset == 0
-
-
-def test_a_transactional_producer_is_told_that_there_are_no_transactions(broker: Broker) -> None:
-    producer = Producer({"bootstrap.servers": broker.kafka_bootstrap, "transactional.id": "t"})
-    with pytest.raises(KafkaException, match="transactions are not served yet"):
-        producer.init_transactions(TIMEOUT_S)
 
 
 @unclosed_sockets()

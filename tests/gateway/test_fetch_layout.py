@@ -8,15 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zmqbroker.gateway.data_apis import _send_fetched
+from zmqbroker.gateway.decoding import Message
 from zmqbroker.gateway.protocol import APIS, FETCH, RequestHeader
-from zmqbroker.transport.messages import PartitionFetched
+from zmqbroker.transport.messages import (
+    READ_COMMITTED,
+    READ_UNCOMMITTED,
+    AbortedTransaction,
+    PartitionFetched,
+)
 
 
 class Answered:
     """Takes what an exchange would send."""
 
-    def __init__(self, version: int, throttle_ms: int) -> None:
+    def __init__(self, version: int, throttle_ms: int, isolation: int) -> None:
         self.header = RequestHeader(APIS[FETCH], version, 99, None, 0)
+        self.request = Message({"isolation_level": isolation})
         self.version = version
         self.throttle_ms = throttle_ms
         self.sent = b""
@@ -35,6 +42,7 @@ PARTITIONS = st.builds(
     last_stable_offset=INT64,
     log_start_offset=INT64,
     preferred_read_replica=st.integers(-1, 9),
+    aborted=st.lists(st.builds(AbortedTransaction, producer_id=INT64, first_offset=INT64), max_size=3),
 )
 
 
@@ -44,11 +52,14 @@ PARTITIONS = st.builds(
     news=st.lists(st.tuples(PARTITIONS, st.binary(max_size=300)), max_size=6),
     session_id=st.integers(0, 2**31 - 1),
     throttle_ms=st.integers(0, 2**31 - 1),
+    isolation=st.sampled_from([READ_UNCOMMITTED, READ_COMMITTED]),
 )
-def test_kafka_python_reads_what_was_laid_out(version: int, news: Any, session_id: int, throttle_ms: int) -> None:
+def test_kafka_python_reads_what_was_laid_out(
+    version: int, news: Any, session_id: int, throttle_ms: int, isolation: int
+) -> None:
     from kafka.protocol.consumer import FetchResponse
 
-    answered = Answered(version, throttle_ms)
+    answered = Answered(version, throttle_ms, isolation)
     _send_fetched(answered, news, session_id)  # type: ignore[arg-type] # what it needs of an exchange
     assert int.from_bytes(answered.sent[:4], "big") == len(answered.sent) - 4
     read = FetchResponse.decode(answered.sent, version=version, header=True, framed=True)
@@ -61,7 +72,11 @@ def test_kafka_python_reads_what_was_laid_out(version: int, news: Any, session_i
         assert (partition.error_code, partition.high_watermark) == (wanted.error_code, wanted.high_watermark)
         assert partition.last_stable_offset == wanted.last_stable_offset
         assert bytes(partition.records or b"") == batches
-        assert not partition.aborted_transactions
+        if isolation == READ_UNCOMMITTED:
+            assert partition.aborted_transactions is None
+        else:
+            read_aborted = [(each.producer_id, each.first_offset) for each in partition.aborted_transactions]
+            assert read_aborted == [(each.producer_id, each.first_offset) for each in wanted.aborted]
         if version >= 5:
             assert partition.log_start_offset == wanted.log_start_offset
         if version >= 11:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zmqbroker.errors import FetchSessionIdNotFoundError, InvalidFetchSessionEpochError
 from zmqbroker.gateway.fetch_session import FINAL_EPOCH, INITIAL_EPOCH, NO_SESSION, FetchSession
-from zmqbroker.transport.messages import PartitionFetch, PartitionFetched
+from zmqbroker.transport.messages import AbortedTransaction, PartitionFetch, PartitionFetched
 
 ID = 77
 KEYS = [("t", 0), ("t", 1), ("u", 0), ("v", 5)]
@@ -51,6 +51,17 @@ def test_a_session_tells_only_what_is_new() -> None:
     found = states(entries)
     found[2].high_watermark = 5
     assert session.news(found, [b"", b"batch", b"", b""], is_first=False) == [(found[1], b"batch"), (found[2], b"")]
+
+
+def test_what_became_stable_is_told_and_aborted_transactions_with_their_records() -> None:
+    session = begun(*KEYS[:2])
+    entries = session.ask(ID, 1, [], [])
+    found = states(entries)
+    found[0].last_stable_offset = -1
+    found[1].aborted = [AbortedTransaction(7, 0)]
+    assert session.news(found, [b"", b"batch"], is_first=False) == [(found[0], b""), (found[1], b"batch")]
+    entries = session.ask(ID, 2, [], [])
+    assert session.news(states(entries), [b"", b""], is_first=False) == [(states(wants(KEYS[0]))[0], b"")]
 
 
 def test_an_error_is_told_until_it_is_gone_and_its_end_too() -> None:

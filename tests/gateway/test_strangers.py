@@ -7,11 +7,24 @@ import random
 import socket
 import struct
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmqbroker
-from zmqbroker.gateway.protocol import API_VERSIONS, APIS, METADATA, PRODUCE
+from zmqbroker.gateway.protocol import (
+    ADD_OFFSETS_TO_TXN,
+    ADD_PARTITIONS_TO_TXN,
+    API_VERSIONS,
+    APIS,
+    DESCRIBE_PRODUCERS,
+    DESCRIBE_TRANSACTIONS,
+    END_TXN,
+    LIST_TRANSACTIONS,
+    METADATA,
+    PRODUCE,
+    TXN_OFFSET_COMMIT,
+)
 from zmqbroker.testing import Broker
 
 if TYPE_CHECKING:
@@ -21,6 +34,10 @@ if TYPE_CHECKING:
 
 MUTATIONS = 3_000
 MAX_REQUEST = 1024 * 1024
+OF_TRANSACTIONS = {
+    *(ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT),
+    *(DESCRIBE_PRODUCERS, DESCRIBE_TRANSACTIONS, LIST_TRANSACTIONS),
+}
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +190,12 @@ def test_thousands_of_mutated_frames_harm_nobody(
 @pytest.fixture(scope="module")
 def frames() -> list[bytes]:
     """The requests of real clients, as they came off the wire."""
+    from kafka import KafkaAdminClient, TopicPartition
     from zmqbroker.gateway import connection as module
 
     from .kafka_clients import CLIENTS
+    from .kafka_members import MEMBERS, read, unclosed_sockets
+    from .kafka_transactions import PRODUCERS
 
     heard: list[bytes] = []
     original = module.KafkaConnection._begin
@@ -190,7 +210,21 @@ def frames() -> list[bytes]:
             client = CLIENTS[name](other.kafka_bootstrap)
             client.produce("t", [b"a", b"b"])
             client.consume("t", 2, name)
-    assert len({each[4:6] for each in heard}) > 8, "many kinds of requests"
+            with closing(PRODUCERS[name](other.kafka_bootstrap, name)) as producer:
+                member = MEMBERS[name](other.kafka_bootstrap, "t", f"{name}-2", isolation="read_committed")
+                with closing(member):
+                    read(member, 2)
+                    producer.begin()
+                    producer.send("t", [b"c"])
+                    producer.send_offsets("t", {0: 1}, member.group())
+                    producer.commit()
+        with unclosed_sockets(), closing(KafkaAdminClient(bootstrap_servers=other.kafka_bootstrap)) as admin:
+            admin.list_transactions()
+            admin.describe_transactions(["kafka-python"])
+            admin.describe_producers([TopicPartition("t", 0)])
+    kinds = {int.from_bytes(each[4:6], "big") for each in heard}
+    assert kinds >= OF_TRANSACTIONS, "those of transactions are among them"
+    assert len(kinds) > 8 + len(OF_TRANSACTIONS), "many kinds of requests"
     return heard
 
 
