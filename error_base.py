@@ -40,6 +40,10 @@ class IllegalStateError(ClientError):
     """The method cannot be called in the state that the client is in."""
 
 
+class TransactionAbortedError(ClientError):
+    """The transaction was aborted before the record was acknowledged."""
+
+
 class BrokerError(ZmqBrokerError):
     """An error that a broker answers, with Kafka's code and name."""
 

@@ -11,7 +11,8 @@ The tree::
         |-- ClosedError             the producer, consumer or admin was closed
         |-- CommitFailedError       the group went on without this consumer before its commit came
         |-- ConfigError             a setting is unknown or its value out of range
-        `-- IllegalStateError       the method cannot be called now
+        |-- IllegalStateError       the method cannot be called now
+        `-- TransactionAbortedError  the transaction was aborted before the record was acknowledged
 
 Codes are those of Kafka's protocol guide (``org.apache.kafka.common.protocol.Errors``), so that the Kafka listener can
 pass them on unchanged. A message is one sentence that says what was wrong, with both values in it, and what to do.
@@ -55,6 +56,7 @@ from .error_base import (
     ConfigError,
     IllegalStateError,
     RetriableError,
+    TransactionAbortedError,
     ZmqBrokerError,
 )
 from .group_errors import (
@@ -84,8 +86,8 @@ from .transaction_errors import (
     InvalidTxnStateError,
     OperationNotAttemptedError,
     ProducerFencedError,
-    TransactionCoordinatorFencedError,
     TransactionalIdNotFoundError,
+    TransactionCoordinatorFencedError,
     UnstableOffsetCommitError,
 )
 
@@ -173,6 +175,7 @@ __all__ = [
     "StorageError",
     "ThrottlingQuotaExceededError",
     "TopicExistsError",
+    "TransactionAbortedError",
     "TransactionCoordinatorFencedError",
     "TransactionalIdNotFoundError",
     "UnknownLeaderEpochError",

@@ -19,6 +19,7 @@ from ..errors import (
     BrokerError,
     BrokerNotAvailableError,
     ClusterAuthorizationFailedError,
+    ConcurrentTransactionsError,
     DuplicateBrokerRegistrationError,
     InconsistentClusterIdError,
     InvalidRequestError,
@@ -246,7 +247,9 @@ class ClientSession(ReactorActor):
         )
 
     def _refuse(self, api: int, correlation_id: int, size: int, error: BrokerError) -> None:
-        logger.info("%s of %s: %s", error.name, self, error.message)
+        # What a client meets in passing, and asks again a moment later, is nobody's news.
+        level = logging.DEBUG if isinstance(error, ConcurrentTransactionsError) else logging.INFO
+        logger.log(level, "%s of %s: %s", error.name, self, error.message)
         self._finish_request(size)
         self._send([encode_error(api, correlation_id, error)])
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ..client.consumer_settings import ConsumerSettings
-    from ..client.producer import ProducerSettings
+    from ..client.producer_settings import ProducerSettings
 
 DEFAULT_SERVER = "127.0.0.1:9292"
 DEFAULT_TIMEOUT_MS = 10_000

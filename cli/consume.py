@@ -54,6 +54,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--offset", type=_offset, metavar="N|earliest|latest", help="where to start; a number needs --partition"
     )
+    parser.add_argument(
+        "--isolation-level",
+        choices=("read_uncommitted", "read_committed"),
+        help="with read_committed, no record of a transaction that is open or was aborted (default: all records)",
+    )
     parser.add_argument("--max-messages", type=positive64, metavar="N", help="stop after this many records")
     parser.add_argument("--timeout-ms", type=positive, metavar="MS", help="stop after so long without a record")
     parser.add_argument("--print-key", action="store_true", help="write the key before the value")
@@ -92,6 +97,8 @@ def run(args: Namespace) -> int:
         raise ConfigError(message)
     reset = "earliest" if args.from_beginning or args.offset == "earliest" else "latest"
     settings = consumer_settings(args, auto_offset_reset=reset, max_poll_records=5_000)
+    if args.isolation_level is not None:
+        settings["isolation_level"] = args.isolation_level
     if args.group is not None:
         settings["group_id"] = args.group
         settings["enable_auto_commit"] = False

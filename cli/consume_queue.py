@@ -22,7 +22,7 @@ _AT_ONCE = 500
 
 def run_queue(args: Namespace, printer: Callable[[list[ShareRecord]], bytes]) -> int:
     """Print until one of the ends is reached. What is not printed by then stays in the queue."""
-    for flag in ("group", "partition", "offset", "from_beginning"):
+    for flag in ("group", "partition", "offset", "from_beginning", "isolation_level"):
         value = getattr(args, flag)
         if value is not None and value is not False:
             name = "--" + flag.replace("_", "-")

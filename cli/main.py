@@ -77,6 +77,8 @@ VERBS = (
     Verb(("groups", "reset-offsets"), "groups_reset_offsets", "set where a consumer group goes on reading"),
     Verb(("groups", "delete"), "groups_delete", "delete consumer groups and their offsets"),
     Verb(("groups", "events"), "groups_events", "show what happened to a consumer group, and why"),
+    Verb(("transactions", "list"), "transactions_list", "list the transactional ids, and whose transactions are open"),
+    Verb(("transactions", "describe"), "transactions_describe", "show producers and partitions of transactions"),
     Verb(("queues", "list"), "queues_list", "list the queues"),
     Verb(("queues", "describe"), "queues_describe", "show states, lag and consumers of queues"),
     Verb(("queues", "peek"), "queues_peek", "show the next records of a queue without taking them"),

@@ -249,6 +249,10 @@ class PartitionQueue:
                 if not batch.done:
                     yield batch
 
+    def has_before(self, batch: ProducerBatch) -> bool:
+        """Whether a batch that was sent before this one is not done: what comes behind it is refused meanwhile."""
+        return any(other.number < batch.number for other in (*self.in_flight, *self.retry))
+
     def requeue(self, batch: ProducerBatch) -> None:
         """Put a batch that is to be sent again in its place among the others."""
         position = len(self.retry)

@@ -17,7 +17,6 @@ from .admin_types import (
     PartitionOnDisk,
     TopicDescription,
 )
-from .cluster_admin_calls import ClusterAdminCalls
 from .cluster_admin_types import Move, MoveUnderWay, NodeState, QuorumDescription, QuorumNode
 from .group_admin_types import (
     GroupDescription,
@@ -32,6 +31,8 @@ from .group_admin_types import (
 )
 from .io import ClientIO
 from .options import AdminOptions, make_options
+from .transaction_admin_calls import TransactionAdminCalls
+from .transaction_admin_types import TransactionDescription, TransactionListing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,6 +70,8 @@ __all__ = [
     "ShareRecordState",
     "ShareRecordStates",
     "TopicDescription",
+    "TransactionDescription",
+    "TransactionListing",
 ]
 
 
@@ -97,7 +100,7 @@ class Admin:
     def __init__(self, **settings: Unpack[AdminSettings]) -> None:
         options = make_options(AdminOptions, settings)
         self._io = ClientIO(options)
-        self._calls = ClusterAdminCalls(self._io, options.default_api_timeout_ms)
+        self._calls = TransactionAdminCalls(self._io, options.default_api_timeout_ms)
         self._io.start_thread("zmqbroker-admin")
 
     def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[CreatedTopic]:
@@ -291,6 +294,20 @@ class Admin:
     def share_record_states(self, group_id: str, partition: TopicPartition, *, limit: int = 1000) -> ShareRecordStates:
         """What a share group knows of a partition's records, from its start on; leases nothing."""
         return self._io.run(self._calls.share_record_states(group_id, partition, limit))
+
+    # ---- transactions
+
+    def list_transactions(
+        self, *, states: Iterable[str] = (), producer_ids: Iterable[int] = (), duration_ms: int = -1
+    ) -> list[TransactionListing]:
+        """The transactional ids of the cluster; if given only those in some states (Kafka's names), of some producers,
+        or whose transaction has been open for longer than duration_ms.
+        """
+        return self._io.run(self._calls.list_transactions(states, producer_ids, duration_ms))
+
+    def describe_transactions(self, transactional_ids: Iterable[str]) -> list[TransactionDescription]:
+        """Transactional ids and their transactions, in the order given. Raises TransactionalIdNotFoundError."""
+        return self._io.run(self._calls.describe_transactions(transactional_ids))
 
     def close(self) -> None:
         """Disconnect."""

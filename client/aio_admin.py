@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from .admin import AdminSettings, quota_change
 from .aio_loop import LoopDriver
-from .cluster_admin_calls import ClusterAdminCalls
 from .io import ClientIO
 from .options import AdminOptions, make_options
+from .transaction_admin_calls import TransactionAdminCalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from .cluster_admin_types import Move, MoveUnderWay, NodeState, QuorumDescription
     from .group_admin_types import GroupDescription, GroupEvent, GroupListing, ShareGroupDescription, ShareRecordStates
+    from .transaction_admin_types import TransactionDescription, TransactionListing
     from .types import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 
@@ -37,7 +38,7 @@ class AsyncAdmin:
     def __init__(self, **settings: Unpack[AdminSettings]) -> None:
         options = make_options(AdminOptions, settings)
         self._io = ClientIO(options)
-        self._calls = ClusterAdminCalls(self._io, options.default_api_timeout_ms)
+        self._calls = TransactionAdminCalls(self._io, options.default_api_timeout_ms)
         self._driver = LoopDriver(self._io)
 
     async def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[CreatedTopic]:
@@ -219,6 +220,16 @@ class AsyncAdmin:
     ) -> ShareRecordStates:
         """What a share group knows of a partition's records, from its start on; leases nothing."""
         return await self._driver.run(self._calls.share_record_states(group_id, partition, limit))
+
+    async def list_transactions(
+        self, *, states: Iterable[str] = (), producer_ids: Iterable[int] = (), duration_ms: int = -1
+    ) -> list[TransactionListing]:
+        """The transactional ids of the cluster, as `Admin.list_transactions`."""
+        return await self._driver.run(self._calls.list_transactions(states, producer_ids, duration_ms))
+
+    async def describe_transactions(self, transactional_ids: Iterable[str]) -> list[TransactionDescription]:
+        """Transactional ids and their transactions, in the order given."""
+        return await self._driver.run(self._calls.describe_transactions(transactional_ids))
 
     async def close(self) -> None:
         """Disconnect."""

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from ..transport.messages import EARLIEST, LATEST
 from .aio_loop import LoopDriver
 from .consumer import Consumer
-from .lookup import list_offsets
 from .options import ConsumerOptions, make_options
-from .types import ConsumerRecord, OffsetAndTimestamp, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from .consumer_settings import ConsumerSettings
     from .group_methods import Committed, Offsets
     from .rebalance_listener import ConsumerGroupMetadata, ConsumerRebalanceListener
+    from .types import ConsumerRecord, OffsetAndTimestamp, TopicPartition
 
 
 class AsyncConsumer:
@@ -31,8 +30,7 @@ class AsyncConsumer:
     """
 
     def __init__(self, *topics: str, **settings: Unpack[ConsumerSettings]) -> None:
-        self._options = make_options(ConsumerOptions, settings)
-        self._core = core = Consumer.without_thread(topics, self._options)
+        self._core = core = Consumer.without_thread(topics, make_options(ConsumerOptions, settings))
         self._driver = LoopDriver(core.io)
 
     async def start(self) -> None:
@@ -131,12 +129,7 @@ class AsyncConsumer:
         self, timestamps: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
         """The first record of each partition that is not older than a time (ms since 1970); None: all are older."""
-        timeout_s = self._options.request_timeout_ms / 1000
-        found = await self._driver.run(list_offsets(self._core.io, timestamps, timeout_s))
-        return {
-            tp: None if entry.offset < 0 else OffsetAndTimestamp(entry.offset, entry.timestamp, entry.leader_epoch)
-            for tp, entry in found.items()
-        }
+        return await self._driver.run(self._core.offsets_by_time(timestamps))
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset of each partition."""
@@ -166,9 +159,9 @@ class AsyncConsumer:
         """Committed offsets, as `Consumer.committed`."""
         return await self._driver.run(self._core.asking_committed(partitions, metadata=metadata))
 
-    def group_metadata(self) -> ConsumerGroupMetadata:
-        """Who this consumer is in its group at the moment."""
-        return self._core.group_metadata()
+    def group_metadata(self, partitions: Iterable[TopicPartition] = ()) -> ConsumerGroupMetadata:
+        """Who this consumer is in its group at the moment, as `Consumer.group_metadata`."""
+        return self._core.group_metadata(partitions)
 
     # ---- the cluster
 

@@ -9,11 +9,11 @@ from ..errors import ZmqBrokerError
 from .aio_loop import LoopDriver
 from .futures import BatchesFuture
 from .options import ProducerOptions, make_options
-from .producer import Producer, ProducerSettings
+from .producer import Producer
 from .values import pairs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
     from typing import Self
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from .accumulator import ProducerBatch
     from .futures import RecordFuture
+    from .producer_settings import ProducerSettings
+    from .rebalance_listener import ConsumerGroupMetadata
+    from .transaction_methods import GroupReader, Transaction
+    from .types import OffsetAndMetadata, TopicPartition
 
 
 class AsyncProducer:
@@ -95,6 +99,7 @@ class AsyncProducer:
         core = self._core
         deadline = None
         while not (core.knows(topic) and core.has_room()):
+            core.check_may_send()
             if not core.knows(topic):
                 await self._driver.run(core.topic_known(topic))
             else:
@@ -104,6 +109,38 @@ class AsyncProducer:
     async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the synchronous twin
         """Wait until all is acknowledged. Raises as `Producer.flush`."""
         await self._driver.run(self._core.flushed(timeout))
+
+    # ---- transactions
+
+    async def init_transactions(self) -> None:
+        """Take the transactional id over, as `Producer.init_transactions`."""
+        await self._driver.run(self._core.initialising())
+
+    async def begin_transaction(self) -> None:
+        """Open a transaction."""
+        self._core.begin_transaction()
+
+    async def send_offsets_to_transaction(
+        self,
+        offsets: Mapping[TopicPartition, OffsetAndMetadata | int],
+        group: str | ConsumerGroupMetadata | GroupReader,
+    ) -> None:
+        """Commit a group's offsets with the transaction, as `Producer.send_offsets_to_transaction`."""
+        await self._driver.run(self._core.sending_offsets(offsets, group))
+
+    async def commit_transaction(self) -> None:
+        """Commit, as `Producer.commit_transaction`."""
+        await self._driver.run(self._core.committing())
+
+    async def abort_transaction(self) -> None:
+        """Abort, as `Producer.abort_transaction`."""
+        await self._driver.run(self._core.aborting())
+
+    def transaction(self) -> AsyncTransaction:
+        """A block that is a transaction, as `Producer.transaction`: ``async with producer.transaction():``."""
+        return AsyncTransaction(self, self._core.transaction())
+
+    # ---- everything else
 
     async def partitions_for(self, topic: str) -> set[int]:
         """The partitions of a topic."""
@@ -125,7 +162,7 @@ class AsyncProducer:
         if self._core.closed:
             return
         try:
-            await self._driver.run(self._core.drained(timeout))
+            await self._driver.run(self._core.closing(timeout))
         except (TimeoutError, ZmqBrokerError):
             pass  # counted: what is left fails now, and that is raised
         finally:
@@ -147,6 +184,40 @@ class AsyncProducer:
         except Exception:
             if error is None:
                 raise
+
+
+class AsyncTransaction:
+    """One transaction as a block of an event loop."""
+
+    def __init__(self, producer: AsyncProducer, block: Transaction) -> None:
+        self._producer = producer
+        self._block = block
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        await self._producer.begin_transaction()
+        self._block.entered()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Commit, or abort; what made the block fail is more important than what becomes of the abort."""
+        if error is not None:
+            await self._abort(error)
+        elif self._block.is_mine:
+            try:
+                await self._producer.commit_transaction()
+            except BaseException as failure:
+                await self._abort(failure)
+                raise
+
+    async def _abort(self, error: BaseException) -> None:
+        if self._block.may_abort:
+            try:
+                await self._producer.abort_transaction()
+            except ZmqBrokerError as failure:
+                error.add_note(f"the transaction could not be aborted: {failure.message}")
 
 
 _FAIR = 256

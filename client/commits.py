@@ -21,6 +21,7 @@ from ..errors import (
     RebalanceInProgressError,
     RequestTimedOutError,
     UnknownMemberIdError,
+    UnstableOffsetCommitError,
     ZmqBrokerError,
     error_for,
 )
@@ -33,6 +34,7 @@ from ..transport.group_messages import (
     OffsetToCommit,
     TopicPartitionEntry,
 )
+from ..transport.messages import READ_COMMITTED
 from .connection import FOREVER, Answer, Call
 from .group_member import Stage
 from .io import Wait, body_of
@@ -310,8 +312,13 @@ class Commits:
                 entries = body_of(outcome, OffsetFetchReply).partitions
                 self._place({TopicPartition(entry.topic, entry.partition): entry for entry in entries}, waiting, None)
 
-        request = _fetch_request(self._member.group_id, unplaced)
+        request = self._fetch_request(unplaced)
         connection.submit(Call(request, done, now + self._options.request_timeout_ms / 1000), now)
+
+    def _fetch_request(self, partitions: Iterable[TopicPartition]) -> OffsetFetchRequest:
+        """Ask for committed offsets; a reader of what is committed waits for those that a transaction may change."""
+        entries = [TopicPartitionEntry(tp.topic, tp.partition) for tp in partitions]
+        return OffsetFetchRequest(self._member.group_id, entries, self._options.isolation == READ_COMMITTED)
 
     def _place(
         self,
@@ -348,7 +355,7 @@ class Commits:
         """Ask for committed offsets. Raises the error that is left in the end."""
         io = self._io
         deadline = io.now() + timeout_s
-        request = _fetch_request(self._member.group_id, partitions)
+        request = self._fetch_request(partitions)
         while True:
             yield Wait(lambda: self._coordinator.connection() or self._coordinator.error, deadline)
             with io.lock:
@@ -363,8 +370,9 @@ class Commits:
             except ZmqBrokerError as error:
                 if not error.retriable or io.now() >= deadline:
                     raise
-                with io.lock:
-                    self._coordinator.lost(error)
+                if _moves_coordinator(error):
+                    with io.lock:
+                        self._coordinator.lost(error)
             yield from io.pause(io.options.retry_backoff_ms / 1000)
 
 
@@ -381,10 +389,6 @@ def _read(
     return found
 
 
-def _fetch_request(group_id: str, partitions: Iterable[TopicPartition]) -> OffsetFetchRequest:
-    return OffsetFetchRequest(group_id, [TopicPartitionEntry(tp.topic, tp.partition) for tp in partitions])
-
-
 def _moves_coordinator(error: ZmqBrokerError) -> bool:
     """Whether another node, or another connection, may do better."""
-    return error.retriable and not isinstance(error, CoordinatorLoadInProgressError)
+    return error.retriable and not isinstance(error, (CoordinatorLoadInProgressError, UnstableOffsetCommitError))

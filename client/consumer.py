@@ -62,6 +62,7 @@ class Consumer(GroupMethods):
         self._subscription = Subscription(self._io, self._fetcher, self._group.member if self._group else None)
         self._io.drivers += [self._subscription, self._fetcher]
         self._timeout_s = options.request_timeout_ms / 1000
+        self._isolation = options.isolation
         self._chunk: Chunk | None = None
         self._turn = 0
         self._records: Iterator[ConsumerRecord] | None = None

@@ -25,6 +25,7 @@ class ConsumerSettings(TypedDict, total=False):
     value_deserializer: Callable[[bytes], Any] | None
     allow_auto_create_topics: bool
     auto_offset_reset: str
+    isolation_level: str
     fetch_min_bytes: int
     fetch_max_wait_ms: int
     fetch_max_bytes: int

@@ -1,4 +1,4 @@
-"""Which node coordinates a group: a driver that finds it, and again when it turns out to be another or unreachable."""
+"""Which node coordinates a group or transactional id: a driver that finds it, again when it moved or is unreachable."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 class Coordinator:
-    """The coordinator of one group (or share group, by key_type). All methods are called under the client's lock."""
+    """The coordinator of one group (or share group, or transactional id, by key_type).
 
-    def __init__(self, io: ClientIO, group_id: str, key_type: int = GROUP_COORDINATOR) -> None:
-        self.group_id = group_id
+    All methods are called under the client's lock.
+    """
+
+    def __init__(self, io: ClientIO, key: str, key_type: int = GROUP_COORDINATOR) -> None:
+        self.key = key
         self.node_id = -1
         self.error: ZmqBrokerError | None = None
         """Why it cannot be found at all: not retriable. Whoever raises it to the user sets it to None."""
@@ -55,7 +58,7 @@ class Coordinator:
         if not self._wanted or self._under_way or self._address is not None or now < self._not_before:
             return
         self._under_way = True
-        request = FindCoordinatorRequest([self.group_id], self._key_type)
+        request = FindCoordinatorRequest([self.key], self._key_type)
         connection = self._io.metadata.any_connection(() if self._asked is None else (self._asked,))
         self._asked = connection
         connection.submit(Call(request, self._answered, now + self._io.options.request_timeout_ms / 1000), now)
@@ -72,7 +75,7 @@ class Coordinator:
         self._failures += 1
         self._not_before = self._io.now() + retry_wait_s(self._io.options, self._failures)
         if not isinstance(outcome, ZmqBrokerError):
-            found = [info for info in body_of(outcome, FindCoordinatorReply).coordinators if info.key == self.group_id]
+            found = [info for info in body_of(outcome, FindCoordinatorReply).coordinators if info.key == self.key]
             if found and not found[0].error_code:
                 self._address = node_address(found[0].host, found[0].port)
                 self.node_id = found[0].node_id

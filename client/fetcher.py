@@ -26,6 +26,7 @@ from ..errors import (
     error_for,
 )
 from ..transport.messages import EARLIEST, LATEST, FetchReply, FetchRequest, PartitionFetch, PartitionFetched
+from .aborted import without_aborted
 from .backoff import retry_wait_s
 from .connection import FOREVER, Answer, Call, Connection
 from .io import body_of
@@ -148,6 +149,7 @@ class Fetcher:
         self._options = options
         self.has_offsets = options.group_id is not None
         """Whether partitions start at the committed offsets of a group."""
+        self._isolation = options.isolation
         self._fetches: dict[Connection, int] = {}
 
     def default_reset(self) -> int | None:
@@ -260,7 +262,7 @@ class Fetcher:
             state = self.partitions[partition]
             state.resetting = True  # before they are asked: a refusal may come at once
             state.asked = self._io.metadata.state(*partition)
-        asked = ask_leaders(self._io, lookups, done, deadline)
+        asked = ask_leaders(self._io, lookups, done, deadline, self._isolation)
         for partition in lookups.keys() - set(asked):
             self.partitions[partition].resetting = False
 
@@ -312,7 +314,9 @@ class Fetcher:
             self._answered(fresh, outcome, source)
 
         # Data that is buffered is not waited with: only an empty-handed consumer has reason to wait for more bytes.
-        request = FetchRequest(options.fetch_max_wait_ms, options.fetch_min_bytes, room, entries, rack)
+        request = FetchRequest(
+            *(options.fetch_max_wait_ms, options.fetch_min_bytes, room, entries, rack, self._isolation)
+        )
         deadline = now + (options.request_timeout_ms + options.fetch_max_wait_ms) / 1000
         source.submit(Call(request, done, deadline), now)
 
@@ -399,9 +403,10 @@ class Fetcher:
                 f"{topic}-{partition}: what the broker sent for offset {start} ({len(batches)} bytes) is no whole batch"
             )
             return
-        state.buffer.append(batches)
-        state.buffered_bytes += len(batches)
         state.fetch_offset = end
+        for stretch in without_aborted(batches, entry.aborted) if entry.aborted else (batches,):
+            state.buffer.append(stretch)
+            state.buffered_bytes += len(stretch)
 
 
 def end_of_batches(batches: bytes, at_least: int) -> int:

@@ -58,7 +58,7 @@ class GroupAdminCalls(AdminCalls):
     def describe_consumer_groups(self, group_ids: Iterable[str]) -> Flow[list[GroupDescription]]:
         """Groups and their members."""
         found = yield from self._of_each(group_ids, g.GROUP_COORDINATOR, g.DescribeGroupsRequest, g.DescribeGroupsReply)
-        return [_group(entry) for entry in found]
+        return [_group(entry) for _, entry in found]
 
     def list_consumer_group_offsets(
         self, group_id: str, partitions: Iterable[TopicPartition] | None
@@ -139,7 +139,7 @@ class GroupAdminCalls(AdminCalls):
         found = yield from self._of_each(
             group_ids, g.SHARE_COORDINATOR, s.DescribeShareGroupsRequest, s.DescribeShareGroupsReply
         )
-        return [_share_group(entry) for entry in found]
+        return [_share_group(entry) for _, entry in found]
 
     def alter_share_group_offsets(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> Flow[None]:
         """Set where a share group begins."""
@@ -197,35 +197,44 @@ class GroupAdminCalls(AdminCalls):
                 yield from self._again(why, deadline)
 
     def _of_each(
-        self, group_ids: Iterable[str], key_type: int, request: Callable[[list[str]], Request], reply: type[Body]
-    ) -> Flow[list[Any]]:
-        """One entry of a reply for each group, in order. Raises the first error, when all have been done or failed."""
-        names = list(dict.fromkeys(group_ids))
+        self,
+        names: Iterable[str],
+        key_type: int,
+        request: Callable[[list[str]], Request],
+        reply: type[Body],
+        *,
+        entries: str = "groups",
+        key: str = "group_id",
+    ) -> Flow[list[tuple[int, Any]]]:
+        """One entry of a reply for each name, in order, with the node that said it; entries and key: where they stand.
+
+        Raises the first error, when all have been done or failed.
+        """
+        wanted = list(dict.fromkeys(names))
         deadline = self._io.now() + self._timeout_s
-        done: dict[str, Any] = {}
+        done: dict[str, tuple[int, Any]] = {}
         why: ZmqBrokerError | None = None
-        while left := [name for name in names if name not in done]:
+        while left := [name for name in wanted if name not in done]:
             try:
                 coordinators = yield from self._coordinators(left, key_type, deadline)
-                for node_id, groups in coordinators.items():
+                for node_id, theirs in coordinators.items():
                     connection = yield from self._connection(node_id, deadline)
-                    answer = yield from self._call(request(groups), connection, deadline)
-                    body: Any = body_of(answer, reply)
-                    for entry in body.groups:
+                    answer = yield from self._call(request(theirs), connection, deadline)
+                    for entry in getattr(body_of(answer, reply), entries):
                         failure = error_for(entry.error_code, entry.error_message) if entry.error_code else None
                         if failure is not None and failure.retriable:
                             why = clearer(why, failure)
                         else:
-                            done[entry.group_id] = entry
+                            done[getattr(entry, key)] = (node_id, entry)
             except BrokerError as error:
                 if not error.retriable:
                     raise
                 why = clearer(why, error)
-            if why is not None and len(done) < len(names):
+            if why is not None and len(done) < len(wanted):
                 yield from self._again(why, deadline)
-        entries = [done[name] for name in names]
-        raise_first(entries, "group_id")
-        return entries
+        found = [done[name] for name in wanted]
+        raise_first([entry for _, entry in found], key)
+        return found
 
 
 def _group(entry: g.GroupDescription) -> GroupDescription:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .positions import Positions
-from .rebalance_listener import ConsumerGroupMetadata
 from .types import OffsetAndMetadata, TopicPartition
+from .values import checked_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .commits import CommitCallback
     from .group_session import GroupSession
     from .io import Flow
+    from .rebalance_listener import ConsumerGroupMetadata
 
     Offsets = Mapping[TopicPartition, OffsetAndMetadata | int]
     Committed = (
@@ -56,7 +57,7 @@ class GroupMethods(Positions):
         self._io.lock.acquire()
         try:
             self._io.check_open()
-            group.check_owned(wanted)
+            group.check_owned(wanted.keys())
             group.commits.add(wanted, callback)
         except BaseException:
             self._io.lock.release()
@@ -83,10 +84,13 @@ class GroupMethods(Positions):
         plain = {partition: None if found is None else found.offset for partition, found in full.items()}
         return plain[wanted[0]] if single else plain
 
-    def group_metadata(self) -> ConsumerGroupMetadata:
-        """Who this consumer is in its group at the moment."""
-        member = self._session().member
-        return ConsumerGroupMetadata(member.group_id, member.generation, member.member_id, self._session().instance_id)
+    def group_metadata(self, partitions: Iterable[TopicPartition] = ()) -> ConsumerGroupMetadata:
+        """Who this consumer is in its group at the moment.
+
+        Raises CommitFailedError if it may not commit offsets of these partitions now: the group has rebalanced.
+        """
+        with self._io.lock:
+            return self._session().membership({TopicPartition(*partition) for partition in partitions})
 
     def _session(self) -> GroupSession:
         if self._group is None:
@@ -95,16 +99,7 @@ class GroupMethods(Positions):
         return self._group
 
     def _offsets(self, offsets: Offsets | None) -> dict[TopicPartition, OffsetAndMetadata]:
-        if offsets is None:
-            return self._all_positions()
-        wanted = {}
-        for partition, offset in offsets.items():
-            full = OffsetAndMetadata(offset) if isinstance(offset, int) else OffsetAndMetadata(*offset)
-            if isinstance(full.offset, bool) or not isinstance(full.offset, int) or full.offset < 0:
-                message = f"offset={full.offset!r} of {partition}: a number from 0 up is expected"
-                raise ValueError(message)
-            wanted[TopicPartition(*partition)] = full
-        return wanted
+        return self._all_positions() if offsets is None else checked_offsets(offsets)
 
     def _all_positions(self) -> dict[TopicPartition, OffsetAndMetadata]:
         with self._io.lock:

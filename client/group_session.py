@@ -20,10 +20,11 @@ from .commits import Commits
 from .coordinator import Coordinator
 from .group_member import GroupMember, Stage
 from .io import Wait
-from .rebalance_listener import ConsumerRebalanceListener
+from .rebalance_listener import ConsumerGroupMetadata, ConsumerRebalanceListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from collections.abc import Set as AbstractSet
 
     from .decoder import Chunk
     from .fetcher import Fetcher
@@ -287,14 +288,28 @@ class GroupSession:
         """Commit and wait. Raises CommitFailedError, or the coordinator's error that is left in the end."""
         with self._io.lock:
             self._io.check_open()
-            self.check_owned(offsets)
+            self.check_owned(offsets.keys())
             commit = self.commits.add(offsets, None, timeout_ms)
         yield from self.commits.waited(commit)
 
-    def check_owned(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+    def membership(self, partitions: AbstractSet[TopicPartition]) -> ConsumerGroupMetadata:
+        """Who this is in the group; under the lock. Raises CommitFailedError if it may not commit these partitions."""
+        member = self.member
+        if partitions:
+            self.check_owned(partitions)
+            if member.stage is not Stage.OUT and member.generation < 0:
+                message = (
+                    f"this consumer is no member of group {member.group_id!r} at the moment"
+                    f" ({member.lost or 'it has to join again'}): its partitions may have other owners; poll, and"
+                    " commit what is handed out then"
+                )
+                raise CommitFailedError(message)
+        return ConsumerGroupMetadata(member.group_id, member.generation, member.member_id, self.instance_id)
+
+    def check_owned(self, partitions: AbstractSet[TopicPartition]) -> None:
         """Raise CommitFailedError for partitions that a member does not own."""
         member = self.member
-        if member.stage is Stage.OUT or not (others := offsets.keys() - member.owned):
+        if member.stage is Stage.OUT or not (others := partitions - member.owned):
             return
         topic, partition = min(others)
         message = (

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import LeaderNotAvailableError, ZmqBrokerError, error_for
-from ..transport.messages import ListOffsetsReply, ListOffsetsRequest, PartitionOffset, PartitionTimestamp
+from ..transport.messages import (
+    READ_UNCOMMITTED,
+    ListOffsetsReply,
+    ListOffsetsRequest,
+    PartitionOffset,
+    PartitionTimestamp,
+)
 from .connection import Answer, Call, Connection
 from .io import Wait, body_of
 from .types import TopicPartition
@@ -41,7 +47,11 @@ def known_topics(io: ClientIO, topics: set[str], deadline: float) -> Flow[None]:
 
 
 def ask_leaders(
-    io: ClientIO, wanted: Mapping[TopicPartition, int], done: Callable[[Outcomes], None], deadline: float
+    io: ClientIO,
+    wanted: Mapping[TopicPartition, int],
+    done: Callable[[Outcomes], None],
+    deadline: float,
+    isolation: int = READ_UNCOMMITTED,
 ) -> list[TopicPartition]:
     """Send ListOffsets to the leaders, under the lock; `done` hears of each leader's partitions.
 
@@ -55,7 +65,7 @@ def ask_leaders(
             by_leader.setdefault(leader, []).append(partition)
     for leader, partitions in by_leader.items():
         entries = [PartitionTimestamp(tp.topic, tp.partition, wanted[tp]) for tp in partitions]
-        call = Call(ListOffsetsRequest(entries), _collect(io, leader, partitions, done), deadline)
+        call = Call(ListOffsetsRequest(entries, isolation), _collect(io, leader, partitions, done), deadline)
         leader.submit(call, now)
     return [partition for partitions in by_leader.values() for partition in partitions]
 
@@ -79,7 +89,7 @@ def _collect(
 
 
 def list_offsets(
-    io: ClientIO, wanted: Mapping[TopicPartition, int], timeout_s: float
+    io: ClientIO, wanted: Mapping[TopicPartition, int], timeout_s: float, isolation: int = READ_UNCOMMITTED
 ) -> Flow[dict[TopicPartition, PartitionOffset]]:
     """The offset of each partition at a timestamp (or LATEST, EARLIEST, MAX_TIMESTAMP). Raises the first error left."""
     deadline = io.now() + timeout_s
@@ -91,7 +101,7 @@ def list_offsets(
         request_deadline = min(deadline, io.now() + io.options.request_timeout_ms / 1000)
         with io.lock:
             io.check_open()
-            asked = ask_leaders(io, left, outcomes.update, request_deadline)
+            asked = ask_leaders(io, left, outcomes.update, request_deadline, isolation)
         yield Wait(lambda asked=asked, outcomes=outcomes: len(outcomes) >= len(asked), request_deadline + 0.1)  # type: ignore[misc]
         for partition, outcome in outcomes.items():
             if not isinstance(outcome, ZmqBrokerError):

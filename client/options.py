@@ -23,6 +23,7 @@ MAX_MS = 2**31 - 1
 MAX_BYTES = 2**31 - 1
 COMPRESSIONS = {None: 0, "none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 ACKS: dict[object, int] = {0: 0, 1: 1, -1: -1, "0": 0, "1": 1, "-1": -1, "all": -1}
+ISOLATION_LEVELS = {"read_uncommitted": 0, "read_committed": 1}
 RESETS = {"latest": "latest", "largest": "latest", "earliest": "earliest", "smallest": "earliest", "none": "none"}
 
 O = TypeVar("O", bound="CommonOptions")  # noqa: E741 - a type variable, read as Options
@@ -108,6 +109,11 @@ class ProducerOptions(CommonOptions):
     """The largest record, and the largest sum of batches in one request."""
     enable_idempotence: bool = True
     """Number the batches so that one that is sent twice is stored once. No effect with acks=0: nothing is retried."""
+    transactional_id: str | None = None
+    """Send in transactions, as the producer of this name: it has one at a time, and the latest that asks fences the
+    ones before. Give each instance of a program its own, and the same again after a restart. None: no transactions."""
+    transaction_timeout_ms: int = _number(60_000, 1, MAX_MS)
+    """A transaction that has been open for longer is aborted by the brokers, and this producer fenced."""
     partitioner: Callable[[bytes | None, list[int], list[int]], int] | None = None
     """``(key, all partitions, those with a leader) -> partition``, as kafka-python's; None: murmur2 of the key as
     Kafka's own, and without a key one partition after the other, a batch for each."""
@@ -124,6 +130,24 @@ class ProducerOptions(CommonOptions):
             message = (
                 f"max_in_flight_requests_per_connection={self.max_in_flight_requests_per_connection}: with"
                 f" enable_idempotence it is at most {most}, as many batches as a broker remembers of a producer"
+            )
+            raise ConfigError(message)
+        self._check_transactions()
+
+    def _check_transactions(self) -> None:
+        _check_name("transactional_id", self.transactional_id)
+        if self.transactional_id is None:
+            return
+        if not self.enable_idempotence:
+            message = (
+                f"transactional_id={self.transactional_id!r} and enable_idempotence={self.enable_idempotence}: a"
+                " transaction's batches have to be numbered; leave enable_idempotence at True"
+            )
+            raise ConfigError(message)
+        if self.required_acks != ACKS["all"]:
+            message = (
+                f"transactional_id={self.transactional_id!r} and acks={self.acks!r}: a transaction's records have to"
+                " be on all in-sync replicas; leave acks at 'all'"
             )
             raise ConfigError(message)
 
@@ -172,6 +196,9 @@ class ConsumerOptions(CommonOptions):
     """Whether reading a topic that does not exist creates it, where the brokers create topics on first use."""
     auto_offset_reset: str = "latest"
     """Where to begin without a position, or when it does not exist any more: earliest, latest, or none: raise."""
+    isolation_level: str = "read_uncommitted"
+    """read_committed: hand out no record of a transaction before it is committed, and none of an aborted one; what
+    comes behind an open transaction waits for its end. read_uncommitted: hand out everything."""
     fetch_min_bytes: int = _number(1, 0, MAX_BYTES)
     """How much a broker gathers before it answers a fetch."""
     fetch_max_wait_ms: int = _number(500, 0, MAX_MS)
@@ -194,6 +221,7 @@ class ConsumerOptions(CommonOptions):
         super().__post_init__()
         _check_group(self)
         _check_choice("auto_offset_reset", self.auto_offset_reset, RESETS)
+        _check_choice("isolation_level", self.isolation_level, ISOLATION_LEVELS)
         _check_bool("check_crcs", self.check_crcs)
         _check_bool("enable_auto_commit", self.enable_auto_commit)
         _check_bool("allow_auto_create_topics", self.allow_auto_create_topics)
@@ -207,6 +235,11 @@ class ConsumerOptions(CommonOptions):
     def reset(self) -> str:
         """latest, earliest or none."""
         return RESETS[self.auto_offset_reset]
+
+    @property
+    def isolation(self) -> int:
+        """The isolation level's number."""
+        return ISOLATION_LEVELS[self.isolation_level]
 
     @property
     def is_cooperative(self) -> bool:
@@ -319,12 +352,15 @@ def _check_bool(name: str, value: Any) -> None:
         raise ConfigError(message)
 
 
+def _check_name(name: str, value: Any) -> None:
+    if value is not None and (not isinstance(value, str) or not value):
+        message = f"{name}={value!r}: a text of one letter or more is expected, or None"
+        raise ConfigError(message)
+
+
 def _check_group(options: ConsumerOptions) -> None:
     for name in ("group_id", "group_instance_id"):
-        value = getattr(options, name)
-        if value is not None and (not isinstance(value, str) or not value):
-            message = f"{name}={value!r}: a text of one letter or more is expected, or None"
-            raise ConfigError(message)
+        _check_name(name, getattr(options, name))
     if options.group_instance_id is not None and options.group_id is None:
         message = f"group_instance_id={options.group_instance_id!r} is of no use without a group_id; give that too"
         raise ConfigError(message)

@@ -23,6 +23,7 @@ class Positions:
     _io: ClientIO
     _fetcher: Fetcher
     _timeout_s: float
+    _isolation: int
     _chunk: Chunk | None
     """Decoded records that are not all handed out."""
 
@@ -79,7 +80,13 @@ class Positions:
         self, timestamps: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
         """The first record of each partition that is not older than a time (ms since 1970); None: all are older."""
-        found = self._io.run(list_offsets(self._io, timestamps, self._timeout_s))
+        return self._io.run(self.offsets_by_time(timestamps))
+
+    def offsets_by_time(
+        self, timestamps: Mapping[TopicPartition, int]
+    ) -> Flow[dict[TopicPartition, OffsetAndTimestamp | None]]:
+        """`offsets_for_times` as a flow."""
+        found = yield from list_offsets(self._io, timestamps, self._timeout_s, self._isolation)
         return {
             partition: None
             if entry.offset < 0
@@ -92,13 +99,16 @@ class Positions:
         return self._io.run(self.offsets(partitions, EARLIEST))
 
     def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset after the last readable record of each partition."""
+        """The offset after the last readable record of each partition.
+
+        With isolation_level="read_committed" that is the last stable offset: where the first open transaction begins.
+        """
         return self._io.run(self.offsets(partitions, LATEST))
 
     def offsets(self, partitions: Iterable[TopicPartition], timestamp: int) -> Flow[dict[TopicPartition, int]]:
         """Offsets at a timestamp as a flow."""
         wanted = {TopicPartition(*partition): timestamp for partition in partitions}
-        found = yield from list_offsets(self._io, wanted, self._timeout_s)
+        found = yield from list_offsets(self._io, wanted, self._timeout_s, self._isolation)
         return {partition: found[partition].offset for partition in wanted}
 
     def highwater(self, partition: TopicPartition) -> int | None:

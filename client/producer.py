@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BufferTimeoutError, ClosedError, MessageTooLargeError, ZmqBrokerError
 from ..log.columns import NO_HEADERS
@@ -14,10 +14,11 @@ from .options import ProducerOptions, make_options
 from .partitioner import positive_hash
 from .router import Router
 from .sender import Sender, headers_size
+from .transaction_methods import TransactionMethods
 from .values import as_bytes, checked_headers, checked_timestamp, how_many, pairs_of, with_deliver_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from types import TracebackType
     from typing import Self
@@ -25,41 +26,16 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .io import Flow
+    from .producer_settings import ProducerSettings
+    from .transactions import Transactions
 
 
-class ProducerSettings(TypedDict, total=False):
-    """The keywords of a producer; `client.options.ProducerOptions` says what they mean."""
-
-    bootstrap_servers: str | Sequence[str]
-    client_id: str
-    key_serializer: Callable[[Any], bytes | None] | None
-    value_serializer: Callable[[Any], bytes | None] | None
-    acks: int | str
-    retries: int
-    batch_size: int
-    linger_ms: float
-    buffer_memory: int
-    max_block_ms: int
-    compression_type: str | None
-    delivery_timeout_ms: int
-    request_timeout_ms: int
-    connect_timeout_ms: int
-    retry_backoff_ms: int
-    retry_backoff_max_ms: int
-    reconnect_backoff_ms: int
-    reconnect_backoff_max_ms: int
-    max_in_flight_requests_per_connection: int
-    max_request_size: int
-    enable_idempotence: bool
-    partitioner: Callable[[bytes | None, list[int], list[int]], int] | None
-    metadata_max_age_ms: int
-
-
-class Producer:
+class Producer(TransactionMethods):
     """Sends records. May be used by several threads at once.
 
-    Nothing is connected before the first record is sent. Raises ConfigError for an unknown setting or a value out of
-    range. After a fork the child needs a producer of its own.
+    Nothing is connected before the first record is sent. With a transactional_id all records are sent in transactions:
+    `init_transactions` first, then ``with producer.transaction():`` around what belongs together. Raises ConfigError
+    for an unknown setting or a value out of range. After a fork the child needs a producer of its own.
     """
 
     def __init__(self, **settings: Unpack[ProducerSettings]) -> None:
@@ -78,14 +54,24 @@ class Producer:
         self.io = self._io = io = ClientIO(options)
         io.metadata.auto_create = True
         self._router = Router(options, io.metadata)
-        self._sender = Sender(io, options, self._router.closed)
+        self._sender, self._transactions = self._make_sender(io, options)
         io.drivers.append(self._sender)
+        if self._transactions is not None:
+            io.drivers.append(self._transactions)  # behind the sender, which says what is to be part of them
         self._acquire = io.lock.acquire
         self._release = io.lock.release
         self._open_batches = self._router.open_batches
         self._keyed = self._router.keyed
         self._buffer_memory = options.buffer_memory
         self.closed = False
+
+    def _make_sender(self, io: ClientIO, options: ProducerOptions) -> tuple[Sender, Transactions | None]:
+        if options.transactional_id is None:
+            return Sender(io, options, self._router.closed), None
+        from .transaction_sender import TransactionSender  # noqa: PLC0415 - only transactions need it
+
+        sender = TransactionSender(io, options, self._router.closed)
+        return sender, sender.transactions
 
     # ---- sending
 
@@ -105,8 +91,9 @@ class Producer:
         reads it as any other.
 
         Returns at once unless the buffer is full or the topic not yet known (max_block_ms). Raises BufferTimeoutError,
-        MessageTooLargeError, ClosedError, the error that keeps the topic from being known, and TypeError for what is
-        not bytes without a serializer; everything that happens later is the future's.
+        MessageTooLargeError, ClosedError, the error that keeps the topic from being known, TypeError for what is not
+        bytes without a serializer, and with a transactional_id IllegalStateError outside of a transaction, or why the
+        transaction has failed; everything that happens later is the future's.
         """
         if deliver_at is not None:
             headers = with_deliver_at(headers, deliver_at)
@@ -280,21 +267,27 @@ class Producer:
         """Wait until the topic is known and the buffer has room; returns with the lock held."""
         deadline = None
         while True:
-            self._check_open()
+            self.check_may_send()
             if topic not in self._io.metadata.topics:
                 self._io.run(self.topic_known(topic))
             if not self.has_room():
                 deadline = deadline or self.block_deadline()
                 self._io.run(self.room(deadline))
             self._acquire()
-            if self.has_room() and not self.closed:
+            if self.has_room() and not self.closed and (self._transactions is None or self._transactions.is_open):
                 return
             self._release()  # another thread was faster
 
-    def _check_open(self) -> None:
+    def check_may_send(self) -> None:
+        """Raise why nothing can be sent at all: closed, or not in a transaction.
+
+        `send` need not ask if it finds an open batch: there is none outside of a transaction.
+        """
         if self.closed:
             message = "the producer is closed; make a new one"
             raise ClosedError(message)
+        if self._transactions is not None:
+            self._transactions.check_open("send")
 
     def knows(self, topic: str) -> bool:
         """Whether `send` to a topic need not wait for it to be known."""
@@ -376,6 +369,8 @@ class Producer:
     def flushed(self, timeout: float | None) -> Flow[None]:
         """`flush` as a flow."""
         yield from self.drained(timeout)
+        if self._transactions is not None:
+            self._transactions.check_alive()
         self.raise_failures()
 
     def drained(self, timeout: float | None) -> Flow[None]:
@@ -438,17 +433,23 @@ class Producer:
     def close(self, timeout: float | None = None) -> None:
         """Send what is buffered, wait for it (seconds; None: until the delivery time-out), and disconnect.
 
-        What is not acknowledged by then fails with ClosedError. Raises what made records fail since the last flush.
+        A transaction that is open is aborted. What is not acknowledged by then fails with ClosedError. Raises what made
+        records fail since the last flush.
         """
         if self.closed:
             return
         try:
-            self._io.run(self.drained(timeout))
+            self._io.run(self.closing(timeout))
         except (TimeoutError, ZmqBrokerError):
             pass  # counted below: what is left fails now, and that is raised
         finally:
             self.shut()
         self.raise_failures()
+
+    def closing(self, timeout: float | None) -> Flow[None]:
+        """What `close` waits for, as a flow."""
+        yield from self.settling(timeout)
+        yield from self.drained(timeout)
 
     def shut(self) -> None:
         """Disconnect at once; what is not acknowledged fails."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .io import ClientIO
     from .options import ProducerOptions
 
-_CHAIN_BROKEN = (OutOfOrderSequenceError, UnknownProducerIdError, InvalidProducerEpochError, DuplicateSequenceError)
+CHAIN_BROKEN = (OutOfOrderSequenceError, UnknownProducerIdError, InvalidProducerEpochError, DuplicateSequenceError)
 _FATE_UNKNOWN = (
     NetworkError, NotEnoughReplicasAfterAppendError, NotLeaderOrFollowerError, RequestTimedOutError, UnknownServerError,
 )  # fmt: skip
@@ -76,6 +76,7 @@ class Sender:
         """Queues that are not empty, in the order in which they became so."""
         self._acks = options.required_acks
         self._numbered = options.idempotent
+        self._transactional_id: str | None = None
         self._most_in_flight = options.max_in_flight_requests_per_connection
         self._linger_s = options.linger_ms / 1000
         self._delivery_s = options.delivery_timeout_ms / 1000
@@ -232,7 +233,7 @@ class Sender:
             by_leader: dict[Connection, list[ProducerBatch]] = {}
             sizes: dict[Connection, int] = {}
             for queue in self._active:
-                batch = queue.peek(now, self._most_in_flight, numbered=self._numbered)
+                batch = self._next_batch(queue, now)
                 if batch is None:
                     continue
                 connection = self._io.metadata.leader(queue.topic, queue.partition)
@@ -252,6 +253,10 @@ class Sender:
             for connection, batches in by_leader.items():
                 self._send(connection, batches, now)
         self._io.submitted = True  # the rest goes in the next round of this pass
+
+    def _next_batch(self, queue: PartitionQueue, now: float) -> ProducerBatch | None:
+        """The batch of a queue that may be sent now."""
+        return queue.peek(now, self._most_in_flight, numbered=self._numbered)
 
     def _awaits_older_leader(self, queue: PartitionQueue) -> bool:
         """Whether another leader than the present one may still store something: what follows must not overtake it."""
@@ -276,7 +281,7 @@ class Sender:
         self.counters["requests_sent"] += 1
         self.counters["batches_sent"] += len(batches)
         timeout_ms = self._options.request_timeout_ms
-        request = ProduceRequest(self._acks, timeout_ms, entries)
+        request = ProduceRequest(self._acks, timeout_ms, entries, self._transactional_id)
 
         def done(outcome: Answer | ZmqBrokerError) -> None:
             self._answered(batches, outcome, connection)
@@ -295,6 +300,7 @@ class Sender:
             producer_id=producer_id,
             producer_epoch=producer_epoch,
             base_sequence=batch.base_sequence,
+            transactional=self._transactional_id is not None,
         )
 
     # ---- answers
@@ -343,10 +349,9 @@ class Sender:
             return
         batch.last_error = error
         batch.maybe_stored = batch.maybe_stored or isinstance(error, _FATE_UNKNOWN)
-        if self._numbered and isinstance(error, _CHAIN_BROKEN):
+        if self._numbered and isinstance(error, CHAIN_BROKEN):
             # Nothing else can be expected behind a batch that is to be sent again, or was refused (close_gap).
-            behind = any(other.number < batch.number for other in (*queue.in_flight, *queue.retry))
-            if not behind and batch.encoded is not None:
+            if not queue.has_before(batch) and batch.encoded is not None:
                 queue.needs_identity = True
                 if batch.attempts > 1:
                     self._back_off(batch)

@@ -1,12 +1,14 @@
-"""What users give a producer, checked and made into what records hold."""
+"""What users give a client, checked and made into what records hold and requests say."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from .types import OffsetAndMetadata, TopicPartition
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 def as_bytes(what: str, value: Any, serializer: Callable[[Any], bytes | None] | None) -> bytes | None:
@@ -70,6 +72,20 @@ def with_deliver_at(
         message = f"deliver_at and a header {DELIVER_AT} are given: one of them is enough"
         raise ValueError(message)
     return [*pairs, (DELIVER_AT, b"%d" % when_ms)]
+
+
+def checked_offsets(
+    offsets: Mapping[TopicPartition, OffsetAndMetadata | int],
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Offsets to commit, in full. Raises ValueError for what is none."""
+    wanted = {}
+    for partition, offset in offsets.items():
+        full = OffsetAndMetadata(offset) if isinstance(offset, int) else OffsetAndMetadata(*offset)
+        if isinstance(full.offset, bool) or not isinstance(full.offset, int) or full.offset < 0:
+            message = f"offset={full.offset!r} of {partition}: a number from 0 up is expected"
+            raise ValueError(message)
+        wanted[TopicPartition(*partition)] = full
+    return wanted
 
 
 def pairs_of(values: list[Any], keys: Sequence[Any]) -> list[tuple[Any, Any]]:

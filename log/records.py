@@ -109,6 +109,7 @@ def encode_columns(
     producer_id: int = NO_PRODUCER_ID,
     producer_epoch: int = NO_EPOCH,
     base_sequence: int = NO_SEQUENCE,
+    transactional: bool = False,
 ) -> bytes:
     """Encode records that are kept by column, as ``encode_batch`` does; uniform ones in a fraction of the time."""
     data = encode_uniform(columns)
@@ -119,6 +120,7 @@ def encode_columns(
             producer_id=producer_id,
             producer_epoch=producer_epoch,
             base_sequence=base_sequence,
+            transactional=transactional,
         )
     data, compression = _compressed(data, compression)
     return make_batch(
@@ -126,7 +128,7 @@ def encode_columns(
         records_count=len(columns),
         base_timestamp=columns.runs[0][1],
         max_timestamp=max(timestamp for _, timestamp in columns.runs),
-        attributes=make_attributes(compression=compression),
+        attributes=make_attributes(compression=compression, transactional=transactional),
         producer_id=producer_id,
         producer_epoch=producer_epoch,
         base_sequence=base_sequence,

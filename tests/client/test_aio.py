@@ -179,10 +179,10 @@ def test_send_many_with_keys_and_a_timestamp(server):
 
 
 FLOWS = {
-    Producer: "block_deadline drained flushed has_room knows prepare_many raise_failures room send_some shut"
-    " topic_known",
-    Consumer: "all_topics asking_committed chunk_came closing committing offsets polled positioned shut take_chunk"
-    " topic_partitions",
+    Producer: "aborting block_deadline check_may_send closing committing drained flushed has_room initialising knows"
+    " prepare_many raise_failures room send_some sending_offsets settling shut topic_known",
+    Consumer: "all_topics asking_committed chunk_came closing committing offsets offsets_by_time polled positioned shut"
+    " take_chunk topic_partitions",
     Admin: "",
 }
 """What a class has only for its twin's use."""

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-RUN_HERE = {"pubsub_publisher.py", "pubsub_subscriber.py", "burst_absorbed.py", "demo.py", "demo_cluster.py"}
+RUN_HERE = {
+    "pubsub_publisher.py",
+    "pubsub_subscriber.py",
+    "burst_absorbed.py",
+    "exactly_once.py",
+    "demo.py",
+    "demo_cluster.py",
+}
 WITH_KAFKA_CLIENTS = {
     "kafka_confluent.py": [rf"read 'hello {number}' at offset {number}" for number in range(7)],
     "kafka_faststream.py": [rf"a double came back: {2 * number}" for number in range(7)],
@@ -84,6 +91,18 @@ def test_a_burst_is_absorbed(start, zmqbroker_topic):
     assert depths == sorted(depths, reverse=True)
     assert depths[-1] == 0
     assert output.rstrip().endswith("lost 0")
+
+
+def test_each_order_is_billed_once_though_the_worker_is_killed(start, zmqbroker_topic):
+    flags = ["--orders", zmqbroker_topic, "--bills", f"{zmqbroker_topic}-bills", "--count", "500"]
+    process = start("exactly_once.py", *flags)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
+    assert len(re.findall(r"killed in transaction \d: bills are written, but not committed", output)) == 3
+    in_vain = re.search(r"(\d+) bills were written in vain, and are not read", output)
+    assert in_vain is not None
+    assert int(in_vain[1]) > 0
+    assert "500 orders, 500 bills: 0 lost, 0 twice" in output
 
 
 def test_the_demo_finds_every_line_after_a_crash(start):
