@@ -104,7 +104,8 @@ class GroupCoordinator(Coordinator):
             self.answer(command, Body())
         elif isinstance(command, WriteMarker):
             self._verifier.marked(command.producer_id)
-            self._table.end_transaction(command.producer_id, command.transaction, committed=command.committed)
+            ended = (command.producer_id, command.transaction, self._now())
+            self._table.end_transaction(*ended, committed=command.committed)
             self._carry_out()
             self.answer(command, MarkerWritten(self.TOPIC, self.partition))
         else:
@@ -132,6 +133,16 @@ class GroupCoordinator(Coordinator):
         del now_ms
         self._table.tick(self._now())
         self._carry_out()
+
+    def on_stop(self) -> None:
+        """Tell everybody who waits, and ask nobody any more."""
+        super().on_stop()
+        self._verifier.forget()
+
+    def on_crash(self, error: BaseException | None) -> None:
+        """Tell everybody who waits, and ask nobody any more."""
+        super().on_crash(error)
+        self._verifier.forget()
 
     def waiting(self) -> list[Command]:
         """Requests that are held back."""

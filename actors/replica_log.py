@@ -120,8 +120,10 @@ class ReplicaLog(ReactorActor):
         """Move the high watermark; whoever watches hears of it."""
         if high_watermark <= self.high_watermark:
             return
-        assert high_watermark <= self.open_log().log_end_offset, f"{self.name}: high watermark past the log's end"
+        log = self.open_log()
+        assert high_watermark <= log.log_end_offset, f"{self.name}: high watermark past the log's end"
         self.high_watermark = high_watermark
+        log.settle_transactions(high_watermark)
         self.wake_watchers()
 
     def wake_watchers(self) -> None:

@@ -79,15 +79,19 @@ class Verifier:
 
     def _send(self, question: _Question) -> None:
         number = next(self._numbers)
+        self._open[number] = question
+        self._put(number, question)
+
+    def _put(self, number: int, question: _Question) -> None:
         transactional_id = question.producer.transactional_id
         topic = self._context.image.topics.get(TRANSACTION_STATE_TOPIC)
         if topic is None:
             message = f"transactional id {transactional_id!r} has no producer: call InitProducerId first"
+            self._close(number)
             question.then(InvalidTxnStateError(message))
             return
         address = coordinator_address(TRANSACTION_STATE_TOPIC, group_partition(transactional_id, len(topic.partitions)))
-        command = VerifyTransaction(self._actor.actor_ref, (VERIFY, number), 0, *question.producer, *self._place)
-        self._open[number] = question
+        command = VerifyTransaction(self._actor.actor_ref, (VERIFY, self, number), 0, *question.producer, *self._place)
         question.timer = self._actor.reactor.call_later(_ASK_AGAIN_MS, partial(self._ask_again, number))
         if not tell_leader(self._context, self._actor.reactor, address, command):
             self._close(number)
@@ -96,9 +100,9 @@ class Verifier:
 
     def _ask_again(self, number: int) -> None:
         """Its node may hang, and another one coordinate the transaction since; the first answer counts."""
-        question = self._open.pop(number, None)
+        question = self._open.get(number)
         if question is not None:
-            self._send(question)
+            self._put(number, question)
 
     def _close(self, number: int) -> _Question | None:
         question = self._open.pop(number, None)
@@ -113,8 +117,9 @@ class Verifier:
                 question.is_void = True
 
     def answered(self, message: Answer | Refusal) -> None:
-        """Take a coordinator's answer."""
-        question = self._close(message.call[1])
+        """Take a coordinator's answer; one that was asked by the verifier of an earlier leadership is void."""
+        _, verifier, number = message.call
+        question = self._close(number) if verifier is self else None
         if question is None:
             return
         if question.is_void:
@@ -144,8 +149,8 @@ class Verification:
         self._log = log
         self._stage = stage
         self._verifier = Verifier(replica.context, replica, replica.topic, replica.partition)
-        self._waiting: dict[int, deque[tuple[Append, BatchHeader]]] = {}
-        """By producer id: all of a producer wait behind its first, as they have to be stored in their order."""
+        self._waiting: dict[Producer, deque[tuple[Append, BatchHeader]]] = {}
+        """All of a producer wait behind its first, as they have to be stored in their order."""
         self._ending: set[int] = set()
         """Producers whose marker is staged and not written yet: the log still says that their transaction is open."""
         self.answered = self._verifier.answered
@@ -155,15 +160,19 @@ class Verification:
         if command.transactional_id is None:
             message = f"a batch for {self._replica.name} is transactional, and its request has no transactional id"
             raise InvalidTxnStateError(message)
-        waiting = self._waiting.get(header.producer_id)
+        entry = self._log.producers.get(header.producer_id)
+        if entry is not None and header.producer_epoch < entry.epoch:
+            message = f"epoch {header.producer_epoch} of producer {header.producer_id} is fenced by epoch {entry.epoch}"
+            raise InvalidProducerEpochError(message)
+        producer = Producer(command.transactional_id, header.producer_id, header.producer_epoch)
+        waiting = self._waiting.get(producer)
         if waiting is not None:
             waiting.append((command, header))
             return
         if self._is_open(header) and header.producer_id not in self._ending:
             self._stage(command, header)
             return
-        self._waiting[header.producer_id] = deque([(command, header)])
-        producer = Producer(command.transactional_id, header.producer_id, header.producer_epoch)
+        self._waiting[producer] = deque([(command, header)])
         self._verifier.ask(producer, lambda outcome: self._verified(producer, outcome))
 
     def _is_open(self, header: BatchHeader) -> bool:
@@ -180,13 +189,11 @@ class Verification:
             outcome = NotEnoughReplicasError(message)
         if isinstance(outcome, ProducerFencedError):
             outcome = InvalidProducerEpochError(outcome.message)  # the name that leaders have for it, as Kafka's
-        for command, header in self._waiting.pop(producer.producer_id):
+        for command, header in self._waiting.pop(producer):
             if isinstance(outcome, BrokerError):
                 self._replica.refuse_append(command, outcome)
-            elif header.producer_epoch == producer.producer_epoch:
-                self._stage(command, header)
             else:
-                self.take(command, header)  # of another epoch than the one that was asked about
+                self._stage(command, header)
 
     def marked(self, producer_id: int) -> None:
         """A marker is about to be written."""

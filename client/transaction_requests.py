@@ -18,6 +18,7 @@ from ..errors import (
 )
 from ..transport.group_messages import OffsetToCommit, TopicPartitionEntry
 from ..transport.transaction_messages import (
+    NOT_SAID,
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnReply,
     AddPartitionsToTxnRequest,
@@ -57,17 +58,19 @@ class TransactionRequests:
         self._id = transactional_id
         self.identity: tuple[int, int] = (-1, -1)
         """Producer id and epoch."""
+        self.last = NOT_SAID
+        """The number of the last transaction."""
         self.transaction = -1
         """The number that the coordinator has for the open transaction; -1: it has not answered yet."""
 
     def add_partitions(self, partitions: Iterable[tuple[str, int]]) -> AddPartitionsToTxnRequest:
         """Take partitions into the transaction."""
         entries = [TopicPartitionEntry(*partition) for partition in partitions]
-        return AddPartitionsToTxnRequest(self._id, *self.identity, entries)
+        return AddPartitionsToTxnRequest(self._id, *self.identity, entries, self.last)
 
     def add_group(self, group_id: str) -> AddOffsetsToTxnRequest:
         """Take a group's offsets into the transaction."""
-        return AddOffsetsToTxnRequest(self._id, *self.identity, group_id)
+        return AddOffsetsToTxnRequest(self._id, *self.identity, group_id, self.last)
 
     def commit_offsets(self, commit: OffsetsCommit) -> TxnOffsetCommitRequest:
         """Commit a group's offsets with the transaction."""
@@ -77,6 +80,7 @@ class TransactionRequests:
             for tp, offset in commit.offsets.items()
         ]
         request = TxnOffsetCommitRequest(self._id, *self.identity, group.group_id, entries)
+        request.transaction = self.transaction
         if group.generation_id >= 0:
             request.generation_id = group.generation_id
             request.member_id = group.member_id

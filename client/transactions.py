@@ -409,6 +409,7 @@ class Transactions:
     def _identified(self, answer: Answer) -> None:
         reply = body_of(answer, InitProducerIdReply)
         self._requests.identity = (reply.producer_id, reply.producer_epoch)
+        self._requests.last = reply.transaction
         self._batches.take_identity(self._requests.identity)
         self._ended()
 
@@ -468,4 +469,5 @@ class Transactions:
 
     def _ended(self) -> None:
         self.ended = self.number
+        self._requests.last = max(self._requests.last, self._requests.transaction)
         self._enter(State.READY)

@@ -15,6 +15,8 @@ UTF-8 (-1: none), bytes an int32 length and bytes::
                                  cause: string
     key 101   pending, our own   producer id: int64; group, topic: string; partition: int32
     value 0   pending, our own   number of the transaction: int64; then an OffsetCommitValue
+    key 102   ended, our own     producer id: int64
+    value 0   ended, our own     number of the producer's last transaction that has ended here, time: int64
 
 Times are ms since 1970. A group whose generation has members but no assignment yet has -1 for the time of its state.
 """
@@ -36,6 +38,7 @@ _OFFSET_KEY, _OFFSET_VALUE = 1, 3
 _GROUP_KEY, _GROUP_VALUE = 2, 3
 _EVENT_KEY, _EVENT_VALUE = 100, 0
 _PENDING_KEY, _PENDING_VALUE = 101, 0
+_ENDED_KEY, _ENDED_VALUE = 102, 0
 _PENDING_HEAD = 2 + 8
 """Bytes before the offset in the value."""
 
@@ -108,6 +111,14 @@ class PendingRecord(NamedTuple):
     state: OffsetState | None
 
 
+class EndedRecord(NamedTuple):
+    """A producer's transactions up to this number have ended here; None: of the producer nothing is known any more."""
+
+    producer_id: int
+    transaction: int | None
+    time_ms: int
+
+
 def offset_key(group: str, topic: str, partition: int) -> bytes:
     """Encode the key of a committed offset."""
     return INT16.pack(_OFFSET_KEY) + string_field(group) + string_field(topic) + INT32.pack(partition)
@@ -128,6 +139,16 @@ def pending_key(producer_id: int, group: str, topic: str, partition: int) -> byt
 def pending_value(transaction: int, state: OffsetState) -> bytes:
     """Encode an offset that waits for the end of a transaction."""
     return INT16.pack(_PENDING_VALUE) + INT64.pack(transaction) + offset_value(state)
+
+
+def ended_key(producer_id: int) -> bytes:
+    """Encode the key of the last transaction of a producer that has ended."""
+    return INT16.pack(_ENDED_KEY) + INT64.pack(producer_id)
+
+
+def ended_value(transaction: int, time_ms: int) -> bytes:
+    """Encode the last transaction of a producer that has ended."""
+    return INT16.pack(_ENDED_VALUE) + INT64.pack(transaction) + INT64.pack(time_ms)
 
 
 def group_key(group: str) -> bytes:
@@ -176,7 +197,7 @@ def event_value(event: GroupEvent) -> bytes:
     )
 
 
-Record = OffsetRecord | GroupRecord | EventRecord | PendingRecord
+Record = OffsetRecord | GroupRecord | EventRecord | PendingRecord | EndedRecord
 
 
 def decode(key: bytes, value: bytes | None) -> Record | None:
@@ -212,12 +233,21 @@ def _decode(key: FieldReader, value: FieldReader | None) -> Record | None:
         record = GroupRecord(key.string(), None if value is None else _group(value))
     elif key.version == _EVENT_KEY:
         record = EventRecord(key.string(), key.int32(), None if value is None else _event(value))
+    elif key.version == _ENDED_KEY:
+        producer_id = key.int64()
+        ended = (None, -1) if value is None else _ended(value)
+        record = EndedRecord(producer_id, *ended)
     else:
         return None
     key.end()
     if value is not None:
         value.end()
     return record
+
+
+def _ended(value: FieldReader) -> tuple[int, int]:
+    _check_version(value, _ENDED_VALUE)
+    return value.int64(), value.int64()
 
 
 def _check_version(value: FieldReader, newest: int) -> None:

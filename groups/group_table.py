@@ -11,6 +11,7 @@ from ..errors import (
     IllegalGenerationError,
     InconsistentGroupProtocolError,
     InvalidGroupIdError,
+    InvalidTxnStateError,
     NonEmptyGroupError,
     UnknownMemberIdError,
     UnstableOffsetCommitError,
@@ -24,6 +25,7 @@ from .deadlines import Deadlines
 from .effects import Effects
 from .events import Recorder
 from .group_records import (
+    EndedRecord,
     EventRecord,
     GroupRecord,
     GroupState,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from ..settings import BrokerConfig
     from .effects import Now, Token
 
+NO_NUMBER = -1
 SHARE = "share"
 """As protocol type: the id is a share group's, whose state is kept elsewhere."""
 CLASSIC = "classic"
@@ -77,7 +80,7 @@ class GroupTable:
                 self._states.pop(group, None)
             case GroupRecord(group, GroupState() as group_state):
                 self._states[group] = group_state
-            case PendingRecord() as record:
+            case PendingRecord() | EndedRecord() as record:
                 self.pending.replay(record)
             case EventRecord(group, slot, event):
                 self._recorder(group).restore(slot, event)
@@ -212,6 +215,8 @@ class GroupTable:
                 results.append(g.PartitionCommitted(entry.topic, entry.partition, error.code, error.message))
                 continue
             before = offsets.commit(entry, now.wall_ms)
+            if self.pending:
+                self.pending.overtaken(Place(request.group_id, entry.topic, entry.partition))
             if before is not None and entry.offset < before.offset:
                 back.append((entry, before))
             results.append(g.PartitionCommitted(entry.topic, entry.partition))
@@ -228,6 +233,11 @@ class GroupTable:
     ) -> t.TxnOffsetCommitReply:
         """Handle a TxnOffsetCommit of an open transaction. A producer that names no member may be none (KIP-447)."""
         self.check_kind(request.group_id)
+        if NO_NUMBER != request.transaction != transaction:
+            message = (
+                f"transaction {request.transaction} is over: that of {request.transactional_id!r} is {transaction}"
+            )
+            raise InvalidTxnStateError(message)
         if self.pending.has_ended(request.producer_id, transaction):
             message = (
                 f"transaction {transaction} of {request.transactional_id!r} has ended, and is called open: try again"
@@ -250,10 +260,11 @@ class GroupTable:
             results.append(g.PartitionCommitted(entry.topic, entry.partition, code, text))
         return t.TxnOffsetCommitReply(results)
 
-    def end_transaction(self, producer_id: int, transaction: int, *, committed: bool) -> None:
+    def end_transaction(self, producer_id: int, transaction: int, now: Now, *, committed: bool) -> None:
         """A transaction has ended: its offsets count from now on, or do not."""
-        for place, state in self.pending.end(producer_id, transaction):
-            if committed and place.group not in self.shares:
+        for place, state in self.pending.end(producer_id, transaction, now.wall_ms):
+            assert place.group not in self.shares, f"{place} is pending, and its group is a share group"
+            if committed:
                 self._offsets(place.group).set(place.topic, place.partition, state)
                 self._keep(self.groups.get(place.group) or self._new_group(place.group))
 
@@ -367,6 +378,9 @@ class GroupTable:
             return
         self.check_kind(group_id)
         group = self.groups.get(group_id)
+        if self.pending.has_group(group_id):
+            message = f"{group_id!r} is a consumer group with offsets in an open transaction: use another group id"
+            raise InconsistentGroupProtocolError(message)
         if group is not None:
             if group.state is not State.EMPTY or group.roster.pending or group_id in self.offsets:
                 message = (
@@ -403,6 +417,7 @@ class GroupTable:
 
     def _expire(self, now: Now) -> None:
         """Forget offsets, empty groups and recorders of groups that are gone, once they are old enough."""
+        self.pending.expire(now.wall_ms - self.config.producer_id_expiration_ms)
         minutes = self.config.offsets_retention_minutes
         before_ms = now.wall_ms - minutes * _MINUTE_MS
         for group in list(self.groups.values()):

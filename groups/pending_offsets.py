@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .group_records import PendingRecord, pending_key, pending_value
+from .group_records import EndedRecord, PendingRecord, ended_key, ended_value, pending_key, pending_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .effects import Effects
     from .group_records import OffsetState
-
-
-_ENDED_MAX = 10_000
 
 
 class Place(NamedTuple):
@@ -39,15 +36,21 @@ class PendingOffsets:
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
         self._producers: dict[int, dict[Place, _Pending]] = {}
-        self._ended: dict[int, int] = {}
-        """The last transaction of each producer that has ended here, of the last so many."""
+        self._ended: dict[int, tuple[int, int]] = {}
+        """The last transaction of each producer that has ended here, and when, in ms since 1970."""
 
     def __len__(self) -> int:
         """Producers with an open transaction that has offsets."""
         return len(self._producers)
 
-    def replay(self, record: PendingRecord) -> None:
+    def replay(self, record: PendingRecord | EndedRecord) -> None:
         """Take one record of the log."""
+        if isinstance(record, EndedRecord):
+            if record.transaction is None:
+                self._ended.pop(record.producer_id, None)
+            else:
+                self._ended[record.producer_id] = record.transaction, record.time_ms
+            return
         place = Place(record.group, record.topic, record.partition)
         if record.state is not None:
             self._producers.setdefault(record.producer_id, {})[place] = _Pending(record.transaction, record.state)
@@ -55,25 +58,40 @@ class PendingOffsets:
             self._take_out(record.producer_id, place)
 
     def has_ended(self, producer_id: int, transaction: int) -> bool:
-        """Whether a transaction has ended here, as far as that is remembered."""
-        return transaction <= self._ended.get(producer_id, -1)
+        """Whether a transaction has ended here."""
+        return producer_id in self._ended and transaction <= self._ended[producer_id][0]
 
     def add(self, producer_id: int, transaction: int, place: Place, state: OffsetState) -> None:
         """An offset is to count when the transaction is committed."""
         self._producers.setdefault(producer_id, {})[place] = _Pending(transaction, state)
         self._effects.append(pending_key(producer_id, *place), pending_value(transaction, state))
 
-    def end(self, producer_id: int, transaction: int) -> list[tuple[Place, OffsetState]]:
-        """A transaction has ended: what was pending for it, and is no longer. Nothing of a later one."""
-        last = self._ended.pop(producer_id, transaction)
-        self._ended[producer_id] = max(last, transaction)
-        if len(self._ended) > _ENDED_MAX:
-            del self._ended[next(iter(self._ended))]
+    def end(self, producer_id: int, transaction: int, now_ms: int) -> list[tuple[Place, OffsetState]]:
+        """A transaction has ended: what was pending for it, and is no longer; nothing of another one.
+
+        That it has ended is written down, be there nothing pending: a coordinator that has a successor without knowing
+        it must not answer for what that one has.
+        """
+        last, _ = self._ended.get(producer_id, (transaction, 0))
+        self._ended[producer_id] = max(last, transaction), now_ms
+        self._effects.append(ended_key(producer_id), ended_value(*self._ended[producer_id]))
         mine = self._producers.get(producer_id, {})
-        ended = [(place, pending.state) for place, pending in mine.items() if pending.transaction <= transaction]
+        ended = [(place, pending.state) for place, pending in mine.items() if pending.transaction == transaction]
         for place, _ in ended:
             self._forget(producer_id, place)
         return ended
+
+    def expire(self, before_ms: int) -> None:
+        """Forget of whom nothing was heard since then, and nothing is pending."""
+        for producer_id, (_, ended_ms) in list(self._ended.items()):
+            if ended_ms < before_ms and producer_id not in self._producers:
+                del self._ended[producer_id]
+                self._effects.append(ended_key(producer_id), None)
+
+    def overtaken(self, place: Place) -> None:
+        """An offset was committed outside of any transaction, later than what is pending: that counts no more."""
+        for producer_id in [producer_id for producer_id, mine in self._producers.items() if place in mine]:
+            self._forget(producer_id, place)
 
     def is_pending(self, place: Place) -> bool:
         """Whether an open transaction may change an offset."""

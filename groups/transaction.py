@@ -18,6 +18,7 @@ from ..errors import (
     InvalidTxnStateError,
     ProducerFencedError,
 )
+from ..transport.transaction_messages import NOT_SAID
 from .transaction_records import State, TransactionState
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Transaction:
         """When the transaction that is open, or was the last, began: greater than that of any before."""
         self.former = (NONE, NONE)
         """The producer id and epoch that the present ones were given for: who asks again by these gets them again."""
+        self.former_written = (NONE, NONE)
+        """As it was written down last."""
 
     @classmethod
     def restored(cls, transactional_id: str, state: TransactionState) -> Transaction:
@@ -107,6 +110,20 @@ class Transaction:
         if self.is_prepared:
             raise self.concurrent()
 
+    def check_may_add(self, last: int) -> None:
+        """Raise ConcurrentTransactionsError while a transaction is being ended.
+
+        InvalidTxnStateError if the request would begin one, and is of a producer that knows of an earlier one only as
+        its last: it comes late.
+        """
+        self.check_may_change()
+        if self.state is not State.ONGOING and last not in (NOT_SAID, self.number):
+            message = (
+                f"the request is of a producer whose last transaction was {last}; that of {self.transactional_id!r} is"
+                f" {self.number}: it comes late"
+            )
+            raise InvalidTxnStateError(message)
+
     def check_may_take_over(self, producer_id: int, producer_epoch: int) -> None:
         """Raise ProducerFencedError for a producer that names itself, and is neither the present one nor its former."""
         if producer_id == NONE or (producer_id, producer_epoch) in (
@@ -148,7 +165,8 @@ class Transaction:
     def fence(self) -> None:
         """Take the next epoch, which no producer has, to abort the open transaction by."""
         assert self.state is State.ONGOING, self.state
-        self.former = (self.producer_id, self.producer_epoch)
+        # With no epoch left its producer cannot go on under the next one.
+        self.former = (NONE, NONE) if self.needs_new_id else (self.producer_id, self.producer_epoch)
         self.producer_epoch = min(self.producer_epoch + 1, EPOCH_MAX)
 
     def add(self, partitions: Iterable[tuple[str, int]], now_ms: int) -> bool:

@@ -7,6 +7,9 @@ A key and a value begin with their own version (int16); all numbers are big-endi
                                    int32 count (-1: none), for each topic its name: string, and its partitions: int32
                                    count, int32 each; time of the last change, time of the start: int64
 
+    key 100   former, our own      transactional id: string
+    value 0   former, our own      producer id: int64; producer epoch: int16, which the present ones were given for
+
 The time of the start is also the transaction's number: it is made to grow from each transaction to the next, and stays
 when the transaction has ended.
 """
@@ -35,6 +38,7 @@ class State(StrEnum):
 _STATES = tuple(State)
 """By Kafka's numbers, which go on with 6, Dead, and 7, PrepareEpochFence: these are never written down."""
 _KEY_VERSION, _VALUE_VERSION = 0, 0
+_FORMER_KEY, _FORMER_VALUE = 100, 0
 
 
 class TransactionState(NamedTuple):
@@ -74,27 +78,60 @@ def transaction_value(state: TransactionState) -> bytes:
     return b"".join(parts)
 
 
-def decode(key: bytes, value: bytes | None) -> tuple[str, TransactionState | None] | None:
-    """The transactional id of a record and its state; None: it is deleted. None alone: the record is somebody else's.
+class FormerProducer(NamedTuple):
+    """Whom the present producer id and epoch of a transactional id were given for."""
+
+    producer_id: int
+    producer_epoch: int
+
+
+def former_key(transactional_id: str) -> bytes:
+    """Encode the key of a former producer."""
+    return INT16.pack(_FORMER_KEY) + string_field(transactional_id)
+
+
+def former_value(producer_id: int, producer_epoch: int) -> bytes:
+    """Encode a former producer."""
+    return INT16.pack(_FORMER_VALUE) + INT64.pack(producer_id) + INT16.pack(producer_epoch)
+
+
+def decode(key: bytes, value: bytes | None) -> tuple[str, TransactionState | FormerProducer | None] | None:
+    """The transactional id of a record, and its state or its former producer; None: it is deleted.
+
+    None alone: the record is somebody else's, or says of a former producer that nothing is known any more.
 
     Raises InvalidRecordError.
     """
     try:
         reader = FieldReader(key)
-        if reader.version != _KEY_VERSION:
+        is_former = reader.version == _FORMER_KEY
+        if reader.version != _KEY_VERSION and not is_former:
             return None
         transactional_id = reader.string()
         reader.end()
+        if is_former:
+            return None if value is None else (transactional_id, _former(FieldReader(value)))
         return transactional_id, None if value is None else _state(FieldReader(value))
     except (struct.error, ValueError) as error:
         message = f"the record with key {key[:80]!r} is no valid record of __transaction_state: {error}"
         raise InvalidRecordError(message) from None
 
 
-def _state(value: FieldReader) -> TransactionState:
-    if value.version != _VALUE_VERSION:
-        message = f"its value has version {value.version}, and {_VALUE_VERSION} is known"
+def _former(value: FieldReader) -> FormerProducer:
+    _check_version(value, _FORMER_VALUE)
+    found = FormerProducer(value.int64(), value.int16())
+    value.end()
+    return found
+
+
+def _check_version(value: FieldReader, known: int) -> None:
+    if value.version != known:
+        message = f"its value has version {value.version}, and {known} is known"
         raise ValueError(message)
+
+
+def _state(value: FieldReader) -> TransactionState:
+    _check_version(value, _VALUE_VERSION)
     producer_id, producer_epoch, timeout_ms, state = value.int64(), value.int16(), value.int32(), value.int8()
     if not 0 <= state < len(_STATES):
         message = f"its state is {state}, and 0 to {len(_STATES) - 1} are known"

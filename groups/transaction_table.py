@@ -17,7 +17,15 @@ from ..transport import transaction_messages as t
 from ..transport.messages import InitProducerIdReply, InitProducerIdRequest
 from .deadlines import Deadlines
 from .transaction import NONE, Transaction
-from .transaction_records import State, decode, transaction_key, transaction_value
+from .transaction_records import (
+    FormerProducer,
+    State,
+    decode,
+    former_key,
+    former_value,
+    transaction_key,
+    transaction_value,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +48,8 @@ class TransactionTable:
         """Whose outcome was decided just now; the owner takes them, and has it written into their partitions."""
         self._deadlines: Deadlines[str] = Deadlines()
         self._check_ms = 0.0
+        self._formers: dict[str, FormerProducer] = {}
+        """As they were read, until all is."""
 
     # ---- the log
 
@@ -49,19 +59,25 @@ class TransactionTable:
         if found is None:
             return
         transactional_id, state = found
-        if state is None:
-            self.transactions.pop(transactional_id, None)
-        else:
+        if isinstance(state, FormerProducer):
+            self._formers[transactional_id] = state
+        elif state is not None:
             self.transactions[transactional_id] = Transaction.restored(transactional_id, state)
+        else:
+            self.transactions.pop(transactional_id, None)
+            self._formers.pop(transactional_id, None)
 
     def loaded(self, now: Now) -> None:
         """The log is read: go on with what was decided, and give open transactions the time that they have left."""
         self._check_ms = now.monotonic_ms + self.config.transaction_remove_expired_interval_ms
         for transaction in self.transactions.values():
+            former = self._formers.get(transaction.transactional_id, transaction.former)
+            transaction.former = transaction.former_written = (former[0], former[1])
             if transaction.is_prepared:
                 self.prepared.append(transaction)
             elif transaction.state is State.ONGOING:
                 self._set_deadline(transaction, now)
+        self._formers.clear()
 
     def _set_deadline(self, transaction: Transaction, now: Now) -> None:
         left_ms = transaction.number + transaction.timeout_ms - now.wall_ms
@@ -70,8 +86,11 @@ class TransactionTable:
         self._deadlines.set(transaction.transactional_id, now.monotonic_ms + left_ms)
 
     def _write(self, transaction: Transaction) -> None:
-        key = transaction_key(transaction.transactional_id)
-        self.records.append((key, transaction_value(transaction.written())))
+        transactional_id = transaction.transactional_id
+        self.records.append((transaction_key(transactional_id), transaction_value(transaction.written())))
+        if transaction.former != transaction.former_written:
+            transaction.former_written = transaction.former
+            self.records.append((former_key(transactional_id), former_value(*transaction.former)))
 
     def confirm(self, transactional_id: str) -> None:
         """Write again what is known of an id, be it nothing: what is said of it then holds once that is committed."""
@@ -131,7 +150,7 @@ class TransactionTable:
         else:
             transaction.take_over(asked, fresh_id, request.transaction_timeout_ms, now.wall_ms)
         self._write(transaction)
-        return InitProducerIdReply(transaction.producer_id, transaction.producer_epoch)
+        return InitProducerIdReply(transaction.producer_id, transaction.producer_epoch, transaction.number)
 
     def _abort(self, transaction: Transaction, now: Now) -> None:
         """Abort an open transaction in spite of its producer."""
@@ -152,7 +171,7 @@ class TransactionTable:
         """Take partitions into the transaction: all, or none if there is a problem with one of them."""
         wanted = [(entry.topic, entry.partition) for entry in request.partitions]
         transaction = self._known(request.transactional_id, request.producer_id, request.producer_epoch)
-        transaction.check_may_change()
+        transaction.check_may_add(request.last)
         problems = {partition: problem(*partition) for partition in wanted}
         if any(problems.values()):
             return t.AddPartitionsToTxnReply([_not_added(partition, problems[partition]) for partition in wanted])
@@ -162,7 +181,7 @@ class TransactionTable:
     def add_offsets(self, request: t.AddOffsetsToTxnRequest, partition: tuple[str, int], now: Now) -> int:
         """Take the partition of a group's offsets into the transaction; the transaction's number."""
         transaction = self._known(request.transactional_id, request.producer_id, request.producer_epoch)
-        transaction.check_may_change()
+        transaction.check_may_add(request.last)
         return self._add(transaction, [partition], now)
 
     def _add(self, transaction: Transaction, partitions: list[tuple[str, int]], now: Now) -> int:
@@ -258,6 +277,7 @@ class TransactionTable:
             if transaction.is_idle and transaction.update_ms < before_ms:
                 del self.transactions[transaction.transactional_id]
                 self.records.append((transaction_key(transaction.transactional_id), None))
+                self.records.append((former_key(transaction.transactional_id), None))
 
 
 def _not_added(partition: tuple[str, int], problem: BrokerError | None) -> t.PartitionAdded:

@@ -109,6 +109,10 @@ class LogState:
         """The last stable offset (KIP-98): below it the outcome of each transaction is known, and committed."""
         return max(self._producers.transactions.stable_offset(high_watermark), self.log_start_offset)
 
+    def settle_transactions(self, high_watermark: int) -> None:
+        """The high watermark has moved."""
+        self._producers.transactions.settle(high_watermark)
+
     def aborted_between(self, start: int, end: int) -> list[Aborted]:
         """The aborted transactions with an offset in a range, end not included, by their first offsets."""
         return self._producers.transactions.aborted_between(start, end)

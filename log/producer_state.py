@@ -3,7 +3,7 @@
 A batch of a producer id is accepted when its first sequence number follows the last one stored. One of the last five
 again is a repeat, answered with the offset it has; an older one is DuplicateSequenceError; everything else is a gap,
 OutOfOrderSequenceError. A lower epoch is fenced, a higher one must begin at sequence 0. An id without state (new, or
-expired, or its records deleted by retention) is taken at whatever sequence it begins with, as Kafka does.
+expired, or its records deleted by retention) begins with sequence 0; Kafka takes whatever it begins with.
 
 The snapshot file (``.snapshot``), big-endian: version (2 bytes), CRC-32C of what follows (4), count (4), then for each
 producer its id (8), epoch (2), count of batches (1), coordinator epoch (4), number of its last transaction (8), first

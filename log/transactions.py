@@ -131,11 +131,17 @@ class Transactions:
         """The last stable offset: below it the outcome of every transaction is committed."""
         if not self._open and not self._ended:
             return high_watermark
-        self._ended = [ended for ended in self._ended if ended.last_offset >= high_watermark]
-        unstable = [ended.first_offset for ended in self._ended]
+        unstable = [ended.first_offset for ended in self._ended if ended.last_offset >= high_watermark]
         if self._first_open is not None:
             unstable.append(self._first_open)
         return min([high_watermark, *unstable])
+
+    def settle(self, high_watermark: int) -> None:
+        """The high watermark has moved: of what ended before it, the end is committed."""
+        count = 0
+        while count < len(self._ended) and self._ended[count].last_offset < high_watermark:
+            count += 1
+        del self._ended[:count]
 
     def aborted_between(self, start: int, end: int) -> list[Aborted]:
         """Those with an offset in a range, end not included, by their first offsets."""
@@ -164,5 +170,5 @@ class Transactions:
 
     @property
     def ended(self) -> list[Ended]:
-        """Those whose marker was not committed when it was last looked at."""
+        """Those whose marker may not be committed yet, in the order of their markers."""
         return list(self._ended)

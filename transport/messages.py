@@ -388,6 +388,8 @@ class InitProducerIdReply(Body):
 
     producer_id: int
     producer_epoch: int
+    transaction: int = -1
+    """With a transactional id: the number of its last transaction; -1: there was none."""
 
 
 class InitProducerIdRequest(Request):

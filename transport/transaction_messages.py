@@ -13,6 +13,8 @@ from msgspec import field
 from .group_messages import OffsetToCommit, PartitionCommitted, TopicPartitionEntry  # noqa: TC001 - msgspec reads them
 from .message_base import Body, Int16, Int32, Int64, Name, Request
 
+NOT_SAID = -2
+
 
 class PartitionAdded(Body):
     """Whether a partition is part of the transaction now; either all of a request are, or none is."""
@@ -41,6 +43,9 @@ class AddPartitionsToTxnRequest(Request):
     producer_id: Int64
     producer_epoch: Int16
     partitions: list[TopicPartitionEntry]
+    last: Int64 = NOT_SAID
+    """The number of the producer's last transaction, -1 before the first: a request that comes late, because it was
+    sent twice, does not begin one that the producer does not know of."""
 
 
 class AddOffsetsToTxnReply(Body):
@@ -59,6 +64,8 @@ class AddOffsetsToTxnRequest(Request):
     producer_id: Int64
     producer_epoch: Int16
     group_id: Name
+    last: Int64 = NOT_SAID
+    """As for AddPartitionsToTxn."""
 
 
 class EndTxnRequest(Request):
@@ -168,6 +175,9 @@ class TxnOffsetCommitRequest(Request):
     generation_id: Int32 = -1
     member_id: Name = ""
     group_instance_id: Name | None = None
+    transaction: Int64 = -1
+    """As AddOffsetsToTxn has answered, so that a request that comes late does not count for the next one; -1: whichever
+    is open."""
 
 
 # ---- the leader of a partition
