@@ -177,10 +177,12 @@ class LogState:
             self._open_sealed.remove(segment)
 
     def _forget(self, segment: Segment) -> None:
-        """A segment is about to go."""
+        """A segment is about to go, or to be cut and written to again: a flush under way is not of what comes then."""
         for segments in (self._unflushed, self._unsaved, self._open_sealed):
             if segment in segments:
                 segments.remove(segment)
+        if self._job is not None:
+            self._job.sealed = [sealed for sealed in self._job.sealed if sealed is not segment]
 
     def abort_cleaning(self) -> None:
         """End the pass of compaction that is under way, before segments change. OSError, and failed, if that failed."""

@@ -320,12 +320,7 @@ class PartitionLog(CompactingLog):
             later.delete()
         del self._segments[self._segments.index(segment) + 1 :]
         self._bases = [kept.base_offset for kept in self._segments]
-        if segment in self._unflushed:
-            self._unflushed.remove(segment)
-        if segment in self._unsaved:
-            self._unsaved.remove(segment)
-        if segment in self._open_sealed:
-            self._open_sealed.remove(segment)
+        self._forget(segment)
         segment.truncate(position, end)
         while segment.bad is not None:  # more damage, that nobody had come across
             position, end = segment.bad.position, segment.bad.offset
