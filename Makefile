@@ -6,8 +6,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PEERS  := $(VENV)/.installed-peers
 
-.PHONY: help demo start test test-kafka chaos-groups chaos-queue torture full-load check format docs bench clean
+.PHONY: help demo start test test-kafka chaos-groups chaos-queue torture full-load check format docs bench bench-guard bench-growth bench-peers clean
 
 help:
 	@echo "make demo    run the main job on real input: stream a text, kill the broker midway, compare every line"
@@ -20,6 +21,9 @@ help:
 	@echo "make full-load  half an hour of full load on three nodes without a fault: no leader may change, nothing be lost"
 	@echo "make check   lint, format and types: ruff, mypy --strict, pyright"
 	@echo "make bench   measure the figures this project is held to"
+	@echo "make bench-guard   hold what a record costs on each part of its way against committed limits; under a minute"
+	@echo "make bench-growth  how cost grows with partitions, clients, sizes, nodes and time; ARGS=--write-docs: docs/growth.md"
+	@echo "make bench-peers  the same work by Kafka, Redis, NATS and RabbitMQ, side by side; names what is missing here"
 	@echo "make format  let ruff put the code into shape"
 	@echo "make docs    write docs/settings.md from the table in settings.py"
 	@echo "make clean   remove the virtual environment and everything that was built"
@@ -74,6 +78,22 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-guard: $(STAMP)
+	$(BIN)/python bench/guard/run.py $(ARGS)
+
+bench-growth: $(STAMP)
+	$(BIN)/python bench/growth/run.py $(ARGS)
+
+# A peer that cannot be had is named by the benchmark with the reason, so nothing that fails here ends the run.
+$(PEERS): pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[peers]' && touch $@ \
+	  || echo "not all of the peers' Python clients could be installed"
+
+bench-peers: $(PEERS)
+	mvn -q -f tests/kafka_tools/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/build/kafka-libs \
+	  || echo "Kafka's jars could not be fetched"
+	KAFKA_LIBS=$(CURDIR)/build/kafka-libs $(BIN)/python bench/peers/run.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

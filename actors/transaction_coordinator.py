@@ -73,6 +73,8 @@ class TransactionCoordinator(Coordinator):
     def __init__(self, context: NodeContext, partition: int) -> None:
         super().__init__(context, partition)
         self._numbers = itertools.count()
+        self._handling: Command | None = None
+        """What is being handled, to be answered if that fails."""
         self._begin()
 
     def _begin(self) -> None:
@@ -123,11 +125,17 @@ class TransactionCoordinator(Coordinator):
 
     def handle(self, command: Command) -> None:
         """Handle a request, or a leader's question about a transaction."""
+        self._handling = command
         try:
             self._handle_command(command)
         except _FINAL as error:
             self._confirm(command, error)
+            self._handling = None
             raise
+        except BrokerError:
+            self._handling = None
+            raise
+        self._handling = None
 
     def _confirm(self, command: Command, error: BrokerError) -> None:
         """Have an error told only once a record is committed.
@@ -219,8 +227,10 @@ class TransactionCoordinator(Coordinator):
         self._carry_out()
 
     def waiting(self) -> list[Command]:
-        """Requests that are held back."""
-        return list(self._held.values())
+        """Requests that are held back, and the one that could not be handled."""
+        held: list[Command] = list(self._held.values())
+        failed = self._handling
+        return held if failed is None or any(failed is each for each in held) else [*held, failed]
 
     # ---- requests
 

@@ -27,6 +27,7 @@ MARKER = "marker"
 """Of a call: the answer is for the Markers of the actor."""
 _LOOK_MS = 100.0
 """How often partitions without their marker are looked at."""
+_UNANSWERED_MS = 5000.0
 _RETRY_MS, _RETRY_MAX_MS = 100.0, 2000.0
 """After a failure, and after many."""
 
@@ -40,14 +41,14 @@ class MarkAgain(Message):
 class _Part:
     """A partition that has no marker yet."""
 
-    __slots__ = ("failures", "leader", "not_before_ms", "sent", "why")
+    __slots__ = ("failures", "leader", "next_ms", "why")
 
     def __init__(self) -> None:
-        self.sent = False
-        """Whether a marker is under way, to the leader of then."""
         self.leader: tuple[int, int] | None = None
+        """Whom a marker was sent to last."""
         self.failures = 0
-        self.not_before_ms = 0.0
+        self.next_ms = 0.0
+        """When another one is sent, to the same leader."""
         self.why = ""
 
 
@@ -97,9 +98,9 @@ class Markers:
             if leader is None:
                 logger.info("%s-%d is deleted, and needs no marker of %s", *partition, ending)
                 del ending.left[partition]
-            elif leader != part.leader or (not part.sent and now_ms >= part.not_before_ms):
+            elif leader != part.leader or now_ms >= part.next_ms:
                 part.leader = leader
-                part.sent = True
+                part.next_ms = now_ms + _UNANSWERED_MS  # whoever takes it may fail over it, and not answer
                 self._mark(number, ending, partition, part)
         if not ending.left:
             self._done(number, ending)
@@ -158,10 +159,9 @@ class Markers:
         if why != part.why:
             part.why = why
             logger.info("%s-%d has no marker of %s yet: %s", *partition, ending, why)
-        part.sent = False
         part.failures += 1
         wait_ms = min(_RETRY_MS * 2 ** min(part.failures - 1, 10), _RETRY_MAX_MS)
-        part.not_before_ms = self._coordinator.context.clock.monotonic_ms() + wait_ms
+        part.next_ms = self._coordinator.context.clock.monotonic_ms() + wait_ms
 
     def _done(self, number: int, ending: _Ending) -> None:
         if self._endings.pop(number, None) is not None:

@@ -421,6 +421,8 @@ class GroupTable:
         minutes = self.config.offsets_retention_minutes
         before_ms = now.wall_ms - minutes * _MINUTE_MS
         for group in list(self.groups.values()):
+            if self.pending.has_group(group.group_id):
+                continue  # it is about to have offsets
             offsets = self.offsets.get(group.group_id)
             if offsets is not None:
                 expired = expired_offsets(group, offsets, before_ms)

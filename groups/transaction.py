@@ -45,9 +45,9 @@ class Transaction:
         self.update_ms = now_ms
         self.number = NONE
         """When the transaction that is open, or was the last, began: greater than that of any before."""
-        self.former = (NONE, NONE)
+        self.former: tuple[int, int] = (NONE, NONE)
         """The producer id and epoch that the present ones were given for: who asks again by these gets them again."""
-        self.former_written = (NONE, NONE)
+        self.former_written: tuple[int, int] = (NONE, NONE)
         """As it was written down last."""
 
     @classmethod

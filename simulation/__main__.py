@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .cluster_mutations import MUTATIONS
 from .faults import NODES_MAX, Plan
 from .mutations import SEEDS_EACH
 from .run import run
 from .runner import plans_from, replay, run_mutations, run_seeds, say
+from .transaction_mutations import MUTATIONS
 
 SEEDS = 200
 SEED_FLAGS = ("seed", "nodes_min", "clients", "length", "without", "only", "hash_only")

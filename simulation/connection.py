@@ -74,6 +74,10 @@ class Medium(Protocol):
         """Put a message that arrives into the trace."""
         ...
 
+    def note_sent(self, connection: Connection, side: Side, frames: Frames) -> None:
+        """Hear of a message that was sent."""
+        ...
+
     def forget(self, connection: Connection) -> None:
         """A connection is over."""
         ...
@@ -131,6 +135,7 @@ class Connection:
         if len(lane.queue) + lane.unread >= self._network.conditions.queue_messages:
             return SendResult.FULL
         self._put(side, frames)
+        self._network.note_sent(self, side, frames)
         return SendResult.SENT
 
     def _put(self, side: Side, frames: Frames | None) -> None:
@@ -222,6 +227,26 @@ class Connection:
         """Break it, as a router that lost its state does: both ends know soon."""
         for side in Side:
             self.lose(side)
+
+    def abandon(self, side: Side, late_ms: float) -> None:
+        """This end gives the connection up, and learns so at once; what it has sent before arrives, and late.
+
+        As a kernel that still sends what a closed socket had left, on a path that has become slow.
+        """
+        if not self._open[side]:
+            return
+        self.delay(side, late_ms)
+        self.close(side)
+        self._endpoints[side].broken(self)
+
+    def delay(self, side: Side, late_ms: float) -> None:
+        """What this end has sent takes so much longer, and all that it sends on comes behind it."""
+        lane = self._lanes[side]
+        lane.queue = deque((when_ms + late_ms, frames) for when_ms, frames in lane.queue)
+        lane.last_arrival_ms += late_ms
+        if lane.event is not None:
+            lane.event.cancel()
+            self._expect(side)
 
     # ---- silence
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import probe
 from .conditions import NetworkConditions
+from .traps import Traps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +45,11 @@ KINDS = (
     "loss",
     "power-all",
     "flip",
+    "stale",
+    "lonely",
 )
-
+_LATER_KINDS = KINDS[-2:]
+"""Came later than the others, and are drawn after all else, so that nothing else is another than it was."""
 
 _ON_SHARE = 0.35
 _ON_SHARES = {"kill": 0.5, "power": 0.5, "loss": 0.6, "power-all": 0.15, "flip": 0.15}
@@ -111,6 +115,8 @@ class Swarm:
     """Consumers of a share group."""
     movers: int = 0
     """Administrators that move partitions and drain nodes."""
+    transactors: int = 0
+    """Producers with transactional ids."""
     lease_ms: int = 1_000
     flush: str = "ack"
     safety_ms: float = 10_000.0
@@ -166,12 +172,15 @@ def draw(plan: Plan) -> Swarm:
         "retention.ms": "-1",
     }
     _draw_groups(swarm, random, plan)
+    _draw_transactions(swarm, plan)
     return swarm
 
 
 def _draw_faults(swarm: Swarm, random: Random, plan: Plan) -> None:
     """Which faults there are, without those that together could cost what nobody has promised to keep."""
     for kind in KINDS:
+        if kind in _LATER_KINDS:
+            continue
         on, every_ms = random.random() < _ON_SHARES.get(kind, _ON_SHARE), random.choice((600.0, 1_500.0, 4_000.0))
         if plan.only:
             on, every_ms = kind in plan.only, every_ms / 2
@@ -213,6 +222,20 @@ def _draw_groups(swarm: Swarm, random: Random, plan: Plan) -> None:
     }
 
 
+def _draw_transactions(swarm: Swarm, plan: Plan) -> None:
+    """What came later than all else that is drawn, and changes nothing of that."""
+    random = Random(f"{plan.seed}/transactions")  # noqa: S311 - to be repeated, not secret
+    swarm.transactors = min(random.choice((0, 1, 1, 2)), plan.clients_max)
+    swarm.settings["transaction_state_log_num_partitions"] = 2
+    kills = not {"loss", "flip"} & swarm.every_ms.keys()  # see _draw_faults
+    for kind in _LATER_KINDS:
+        on, every_ms = random.random() < _ON_SHARE, random.choice((100.0, 400.0, 1_500.0))
+        if plan.only:
+            on, every_ms = kind in plan.only, every_ms / 2
+        if on and kind not in plan.without and (kills or kind != "lonely"):
+            swarm.every_ms[kind] = every_ms
+
+
 class Faults:
     """Lets the faults of a swarm strike until it is told to end."""
 
@@ -226,6 +249,7 @@ class Faults:
         self._rotten: SimNode | None = None
         """The one node on whose disk bits flip."""
         self.struck = 0
+        self._traps = Traps(world, cluster, self._undo_later)
         self._strikes: dict[str, Callable[[Random], object]] = {
             "kill": self._kill,
             "power": self._cut_power,
@@ -243,6 +267,8 @@ class Faults:
             "loss": self._lose,
             "power-all": self._cut_all_power,
             "flip": self._flip_bit,
+            "stale": self._traps.stale,
+            "lonely": self._traps.lonely,
         }
         assert tuple(self._strikes) == KINDS
 
@@ -255,6 +281,7 @@ class Faults:
         """Strike no more, and make good what was done."""
         self._over = True
         self._swarm.network.slow_share = 0.0
+        self._traps.end()
         self._cluster.heal()
 
     def _later(self, kind: str) -> None:

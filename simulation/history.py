@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..log.plain_records import decode_batch
 from ..transport.messages import ACKS_ALL
+from .transaction_history import TransactionHistory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,7 @@ class History:
         """Hear of each record that is read."""
         self.producers: dict[int, str] = {}
         """Who has which producer id."""
+        self.transactions = TransactionHistory(world)
         self._places: dict[bytes, int] = {}
         self._decoded: dict[bytes, list[tuple[int, bytes]]] = {}
 

@@ -254,6 +254,9 @@ class Sequences(Invariant):
             if not header.has_producer_id:
                 continue
             epoch, sequence = last.get(header.producer_id, (-1, -1))
+            if header.is_control:  # has no sequence, and ends all epochs before its own
+                last[header.producer_id] = (header.producer_epoch, sequence if header.producer_epoch == epoch else -1)
+                continue
             expected = 0 if header.producer_epoch > epoch else (sequence + 1) & MAX_SEQUENCE
             if header.producer_epoch < epoch or header.base_sequence != expected:
                 self.violated(f"{where} has {header}, and the sequence before it is {sequence} of epoch {epoch}")

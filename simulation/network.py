@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
+
+import msgpack
 
 from ..errors import ZmqBrokerError
 from ..transport.network import LinkState, SendResult
@@ -42,6 +44,16 @@ class Host:
         self.listeners: dict[str, SimListener] = {}
 
 
+class Sent(NamedTuple):
+    """A message that was just sent."""
+
+    connection: Connection
+    side: Side
+    api: int
+    fields: list[Any]
+    """Of its envelope; the last is the body."""
+
+
 class SimNetwork:
     """All hosts and connections of a world."""
 
@@ -54,6 +66,7 @@ class SimNetwork:
         self._blocked: dict[tuple[str, str], None] = {}
         self._connections: dict[int, Connection] = {}
         self._made = 0
+        self._awaited: dict[str, tuple[Callable[[Sent], bool], Callable[[Connection], object]]] = {}
 
     # ---- hosts and partitions
 
@@ -163,6 +176,24 @@ class SimNetwork:
         for frame in frames:
             number = crc32(frame, number)
         self.world.note(f"{connection!r} {side} {number}")
+
+    def lie_in_wait(self, name: str, wanted: Callable[[Sent], bool], then: Callable[[Connection], object]) -> None:
+        """Call once, as soon as such a message is sent; instead of what had this name."""
+        self._awaited[name] = (wanted, then)
+
+    def lie_no_more(self) -> None:
+        """Wait for no message any more."""
+        self._awaited.clear()
+
+    def note_sent(self, connection: Connection, side: Side, frames: Frames) -> None:
+        """Look whether this is what is waited for."""
+        if not self._awaited or not frames:
+            return
+        fields = msgpack.unpackb(frames[0])
+        sent = Sent(connection, side, fields[0], fields)
+        for name in [name for name, (wanted, _) in self._awaited.items() if wanted(sent)]:
+            _, then = self._awaited.pop(name)
+            then(connection)
 
 
 class SimListener:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..actors.context import QUORUM, coordinator_address, partition_address
 from ..actors.leading import Leading
 from ..errors import CorruptMessageError
+from ..groups.group_table import GroupTable
+from ..groups.transaction_table import TransactionTable
 from ..log.batch import HEADER_SIZE, read_header
 from ..log.partition_log import PartitionLog
 from ..quorum.elections import min_insync_replicas
@@ -217,6 +219,27 @@ def loads(node: SimNode, topic: str, partition: int) -> int:
     life = node.life
     actor: Any = None if life is None else life.runner.reactor._actors.get(coordinator_address(topic, partition))  # noqa: SLF001 - see above
     return 0 if actor is None else node.lives * _LOADS_MAX + actor._load_id + 1  # noqa: SLF001 - see above
+
+
+def stable_offset(log: PartitionLog, high_watermark: int) -> int:
+    """The last stable offset of a replica, by what it knows; asking it for that would let it forget some of this."""
+    transactions = log.producers.transactions
+    ended = [each.first_offset for each in transactions.ended if each.last_offset >= high_watermark]
+    return max(log.log_start_offset, min([high_watermark, *ended, *transactions._open.values()]))  # noqa: SLF001 - see above
+
+
+def unfinished(node: SimNode) -> str:
+    """A transaction that a coordinator on this node has not brought to its end, or offsets that wait for one."""
+    actors = {} if node.life is None else node.life.runner.reactor._actors  # noqa: SLF001 - see above
+    for address, actor in actors.items():
+        table: Any = getattr(actor, "_table", None)
+        if isinstance(table, TransactionTable):
+            for found in table.transactions.values():
+                if not found.is_idle:
+                    return f"the transaction of {found.transactional_id} on {node.name} is {found.state}"
+        elif isinstance(table, GroupTable) and len(table.pending):
+            return f"offsets of transactions are pending in {address} on {node.name}"
+    return ""
 
 
 def image(node: SimNode) -> MetadataImage | None:

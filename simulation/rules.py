@@ -99,8 +99,53 @@ RULES = {
         "S", "recovery brings back all that was flushed, and a full scan finds the same", ("invariants.Recovery",)
     ),
     22: Rule("E", "after healing everything is answered and in sync in bounded time", ("run.Simulation._heal",)),
+    23: Rule(
+        "S",
+        "a marker ends one transaction in its partition, and says the same in all of them, as its producer was told",
+        ("transaction_invariants.Markers", "transaction_history.TransactionHistory.marked"),
+    ),
+    24: Rule(
+        "H",
+        "readers of what is committed see nothing of a transaction before it is to be committed, nor of an aborted one",
+        ("transaction_history.TransactionHistory.read", "transaction_history.TransactionHistory.check_final"),
+    ),
+    25: Rule(
+        "H",
+        "they see all records of a committed transaction, once and in order, and of one in doubt all or none",
+        (
+            "transaction_history.TransactionHistory.read",
+            "transaction_history.TransactionHistory.leave_out",
+            "transaction_history.TransactionHistory.check_final",
+        ),
+    ),
+    26: Rule(
+        "H",
+        "offsets that are committed in a transaction count if it does, and the last that do are the group's",
+        ("transaction_history.TransactionHistory.fetched",),
+    ),
+    27: Rule(
+        "H",
+        "a transactional id has one producer: nothing is done for one that has a successor, and its epoch is its own",
+        (
+            "transaction_history.TransactionHistory.began",
+            "transaction_history.TransactionHistory.done_late",
+            "transaction_history.TransactionHistory.ended_by_nobody",
+            "transaction_history.TransactionHistory.forgotten",
+        ),
+    ),
+    28: Rule(
+        "S",
+        "the last stable offset is at no open transaction's first record or past it, nor past the high watermark, and"
+        " does not go back in a leader epoch",
+        ("transaction_invariants.Markers", "transaction_history.TransactionHistory.stable"),
+    ),
+    29: Rule(
+        "E",
+        "after healing every transaction comes to its end: all is stable, and no offsets are pending",
+        ("transaction_invariants.open_transactions",),
+    ),
 }
-"""By the number that they have in this project's list."""
+"""By the number that they have in this project's list, which ends with 22: the others are those of transactions."""
 
 OTHERS = {
     "metadata": "what administrators were told is so: topics, their partitions, their settings",

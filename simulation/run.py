@@ -7,8 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..groups.partitioning import group_partition
-from ..transport.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC
-from ..transport.messages import CreateTopicsRequest, NewTopic
+from ..transport.group_messages import TRANSACTION_COORDINATOR
+from ..transport.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTION_STATE_TOPIC
+from ..transport.messages import READ_COMMITTED, READ_UNCOMMITTED, CreateTopicsRequest, NewTopic
 from . import probe
 from .administration import MetadataWorkload
 from .client import SimClient
@@ -26,6 +27,9 @@ from .producing import ProducerWorkload
 from .quorum_invariants import QuorumCommitment, QuorumEpochs
 from .share_history import ShareHistory
 from .share_workload import ShareConsumer
+from .transaction_history import Outcome as End
+from .transaction_invariants import Markers, open_transactions
+from .transaction_workload import TransactionalProducer
 from .truth import Truth
 from .workloads import ConsumerWorkload, FinalReader, Workload
 from .world import ViolationError, World
@@ -59,6 +63,7 @@ INVARIANTS: Sequence[type[Invariant]] = (
     Recovery,
     Sequences,
     Acked,
+    Markers,
 )
 """What every run is held against."""
 
@@ -85,6 +90,8 @@ class Counts:
     unknown: int = 0
     reads: int = 0
     operations: int = 0
+    transactions: int = 0
+    """That were committed."""
 
     def add(self, other: Counts) -> None:
         """Add another run's."""
@@ -240,6 +247,7 @@ class Simulation:
             mover = MovingWorkload(self._client(f"mover{number}"), history, self.partitions, swarm.nodes)
             self._add("movers", mover)
         self._make_groups()
+        self._make_transactional()
 
     def _make_groups(self) -> None:
         swarm, world, history = self.swarm, self.world, self.history
@@ -257,6 +265,24 @@ class Simulation:
         queue.letters_stay = not {"power", "power-all", "loss", "failed-flush", "flip"} & swarm.every_ms.keys()
         for number in range(swarm.sharers):
             self._add("sharers", ShareConsumer(self._client(f"sharer{number}"), queue, _TOPIC))
+
+    def _make_transactional(self) -> None:
+        """Producers that write to all partitions in transactions, and one who reads what they commit."""
+        swarm = self.swarm
+
+        def is_coordinator(key_type: int, key: str, address: str) -> bool:
+            topic = TRANSACTION_STATE_TOPIC if key_type == TRANSACTION_COORDINATOR else OFFSETS_TOPIC
+            return self._is_coordinator(topic, key, address)
+
+        for number in range(swarm.transactors):
+            name = f"transactor{number}"
+            clients = (self._client(f"{name}a"), self._client(f"{name}b"))
+            producer = TransactionalProducer(name, clients, self.history, self.partitions, is_coordinator)
+            self._add("transactors", producer)
+        if swarm.transactors:
+            racks = [node.name for node in self.cluster]
+            auditor = self._client("auditor")
+            self._add("transactors", ConsumerWorkload(auditor, self.history, self.partitions, racks, READ_COMMITTED))
 
     def _is_coordinator(self, topic: str, group: str, address: str) -> bool:
         """Whether a group's coordinator lives at an address, by the newest metadata."""
@@ -295,15 +321,21 @@ class Simulation:
         for workload in self.workloads:
             workload.quiesce()
         self._wait("22 liveness", self._unfinished, _LIVENESS_MS)
+        self._wait("29 open transactions", partial(open_transactions, self.cluster), _LIVENESS_MS)
         self.world.run_until(self.world.now_ms + _SETTLE_MS)
-        reader = FinalReader(self._client("reader"), self.history, self.partitions)
-        reader.start()
-        self._wait("22 liveness", lambda: reader.busy, _LIVENESS_MS)
+        self._read_all("reader", READ_UNCOMMITTED)
+        self.history.transactions.check_final(self._read_all("committed reader", READ_COMMITTED))
         for workload in self.workloads:
-            if isinstance(workload, MetadataWorkload | GroupMember | ShareConsumer):
+            if isinstance(workload, MetadataWorkload | GroupMember | ShareConsumer | TransactionalProducer):
                 seen: list[bool] = []
                 workload.check_all(lambda seen=seen: seen.append(True))  # type: ignore[misc]
                 self._wait("22 liveness", partial(_unchecked, workload, seen), _LIVENESS_MS)
+
+    def _read_all(self, name: str, isolation: int) -> dict[Partition, list[bytes]]:
+        reader = FinalReader(self._client(name), self.history, self.partitions, isolation)
+        reader.start()
+        self._wait("22 liveness", lambda: reader.busy, _LIVENESS_MS)
+        return reader.found
 
     def _unfinished(self) -> str:
         for workload in self.workloads:
@@ -342,4 +374,5 @@ class Simulation:
             unknown=fates.count(Fate.UNKNOWN),
             reads=self.history.reads,
             operations=self.history.operations,
+            transactions=self.history.transactions.count(End.COMMITTED),
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from .cluster_mutations import MUTATIONS
 from .run import Counts, Result, run
 from .shrink import shrink
+from .transaction_mutations import MUTATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

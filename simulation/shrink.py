@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .run import Result
 
 RUNS_MAX = 60
-WORKLOADS = ("movers", "members", "sharers", "administrators", "consumers", "producers")
+WORKLOADS = ("movers", "members", "sharers", "transactors", "administrators", "consumers", "producers")
 _LENGTHS = (0.25, 0.5, 0.75)
 
 

@@ -14,6 +14,8 @@ from . import probe
 from .probe import METADATA_KEY, Key, QuorumView, Replica
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..log.partition_log import PartitionLog
     from ..quorum.image import PartitionImage
     from .cluster import Cluster, SimNode
@@ -47,9 +49,13 @@ class Committed:
         self.batches[header.base_offset] = batch
         self.seen_end = header.next_offset
         self.high_watermark = max(self.high_watermark, header.next_offset)
-        if not header.has_producer_id or header.is_control:
+        if not header.has_producer_id:
             return ""
         epoch, sequence = self._sequences.get(header.producer_id, (-1, -1))
+        if header.is_control:  # has no sequence, and ends all epochs before its own
+            kept = sequence if header.producer_epoch == epoch else -1
+            self._sequences[header.producer_id] = (header.producer_epoch, kept)
+            return "" if header.producer_epoch >= epoch else f"{header} stands behind producer epoch {epoch}"
         expected = 0 if header.producer_epoch > epoch else (sequence + 1) & MAX_SEQUENCE
         self._sequences[header.producer_id] = (header.producer_epoch, header.last_sequence)
         if header.producer_epoch < epoch or header.base_sequence != expected:
@@ -84,6 +90,8 @@ class Truth:
         self._began_ms: dict[tuple[Key, int], float] = {}
         self._epochs: dict[tuple[int, Key], int] = {}
         """In which epoch each replica was seen last."""
+        self.on_committed: list[Callable[[Key, bytes], object]] = []
+        """Hear of each batch, as it is known to be committed, in the order of its partition."""
         history.on_acked.append(self._check_acked)
         history.on_read.append(self._check_read)
 
@@ -218,6 +226,8 @@ class Truth:
                 wrong = committed.add(batch)
                 if wrong:
                     self._world.violated("15 sequences", f"{key} on {node.name}: {wrong}")
+                for tell in self.on_committed:
+                    tell(key, batch)
             elif (known := committed.batches.get(base)) is not None and known != batch:
                 text = f"{key} on {node.name} has {read_header(batch)}, and {read_header(known)} is committed there"
                 self._world.violated("5 identical replicas", text)

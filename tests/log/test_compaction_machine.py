@@ -13,12 +13,14 @@ from zmqbroker.log.data_folder import DataFolder
 from zmqbroker.log.plain_records import decode_batch
 from zmqbroker.log.records import encode_batch
 from zmqbroker.log.segment import Segment
+from zmqbroker.log.transactions import Marker, encode_marker
 from zmqbroker.settings import TopicConfig
 from zmqbroker.simulation.disk import MemoryDisk
 from zmqbroker.simulation.log_model import read_all
 
 NAME = "compacted-0"
 DELETE_RETENTION_MS = 500
+TRANSACTIONAL = (3, 4)
 KEYS = [b"a", b"bb", b"ccc", b"d" * 40, b""]
 
 
@@ -48,6 +50,8 @@ class CompactionMachine(RuleBasedStateMachine):
         """Every record that is in the log or was compacted away: (offset, timestamp, key, value), by offset."""
         self.batches = []
         """(base offset, next offset, leader epoch, producer id, sequence) of each batch that was appended."""
+        self.steps = []
+        """(base offset, next offset, producer id, "data", "commit" or "abort") of each batch in a transaction."""
         self.flushed = 0
         self.high_watermark = 0
         self.cleaned_end = 0
@@ -65,7 +69,9 @@ class CompactionMachine(RuleBasedStateMachine):
     record = st.tuples(st.sampled_from(KEYS), st.one_of(st.none(), st.binary(max_size=30)), st.integers(-3, 3))
 
     batch = st.tuples(
-        st.lists(record, min_size=1, max_size=6), st.sampled_from([0, 0, 0, 1, 4]), st.sampled_from([-1, -1, 1, 2])
+        st.lists(record, min_size=1, max_size=6),
+        st.sampled_from([0, 0, 0, 1, 4, "commit", "abort"]),
+        st.sampled_from([-1, 1, 2, *TRANSACTIONAL, *TRANSACTIONAL]),
     )
 
     @rule(batches=st.lists(batch, min_size=1, max_size=8), new_epoch=st.booleans())
@@ -74,9 +80,13 @@ class CompactionMachine(RuleBasedStateMachine):
         for batch in batches:
             self.append(*batch)
 
-    @rule(batches=st.lists(batch, min_size=3, max_size=12), clean=st.booleans())
-    def append_seal_and_clean(self, batches, clean):
+    outcomes = st.sampled_from([(), ("abort", "commit"), ("commit", "abort"), ("abort", "abort")])
+
+    @rule(batches=st.lists(batch, min_size=3, max_size=12), outcomes=outcomes, clean=st.booleans())
+    def append_seal_and_clean(self, batches, outcomes, clean):
         self.append_all(batches, new_epoch=False)
+        for producer_id, outcome in zip(TRANSACTIONAL, outcomes, strict=False):
+            self.end_transaction(producer_id, outcome)
         if clean:
             self.seal_and_clean()
 
@@ -89,12 +99,15 @@ class CompactionMachine(RuleBasedStateMachine):
 
     def append(self, records, codec, producer_id):
         self.time += 7
+        if codec in ("commit", "abort"):
+            self.end_transaction(producer_id, codec)
+            return
         rows = [(self.time + late, key, value, ()) for key, value, late in records]
         sequence = self.next_sequence(producer_id)
         epoch = 0 if producer_id >= 0 else -1
-        batch = encode_batch(
-            rows, compression=codec, producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence
-        )
+        transactional = producer_id in TRANSACTIONAL
+        options = {"compression": codec, "transactional": transactional}
+        batch = encode_batch(rows, producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence, **options)
         base = self.log.log_end_offset
         (result,) = self.log.append([(read_header(batch), batch)], leader_epoch=self.leader_epoch, now_ms=self.time)
         if isinstance(result, StorageError):
@@ -103,11 +116,52 @@ class CompactionMachine(RuleBasedStateMachine):
             assert (result.base_offset, result.duplicate) == (base, False), result
             self.batches.append((base, base + len(rows), self.leader_epoch, producer_id, sequence))
             self.history += [(base + i, time, key, value) for i, (time, key, value, _) in enumerate(rows)]
+            if transactional:
+                self.steps.append((base, base + len(rows), producer_id, "data"))
+
+    def end_transaction(self, producer_id, outcome):
+        """With a marker, which may come for a transaction that was not begun; every one has a number of its own."""
+        if producer_id not in TRANSACTIONAL:
+            return
+        self.time += 1
+        base = self.log.log_end_offset
+        batch = encode_marker(producer_id, 0, Marker(outcome == "commit", 0, self.time), self.time)
+        (result,) = self.log.append([(read_header(batch), batch)], leader_epoch=self.leader_epoch, now_ms=self.time)
+        if not isinstance(result, StorageError):
+            assert (result.base_offset, result.duplicate) == (base, False), result
+            self.batches.append((base, base + 1, self.leader_epoch, -1, -1))
+            self.steps.append((base, base + 1, producer_id, outcome))
+
+    def transactions(self):
+        """Each transaction: its data as ranges of offsets, the offset of its marker or None, and its outcome."""
+        found, ended = {}, []
+        for base, end, producer_id, kind in self.steps:
+            if kind == "data":
+                found.setdefault(producer_id, []).append(range(base, end))
+            elif producer_id in found:
+                ended.append((found.pop(producer_id), base, kind))
+        return ended + [(ranges, None, "") for ranges in found.values()]
+
+    def undone(self):
+        """The offsets of all aborted records."""
+        return {at for ranges, _, outcome in self.transactions() if outcome == "abort" for one in ranges for at in one}
+
+    def stable(self, from_offset=0):
+        """Where the partition is stable up to, by all transactions, or by their batches from an offset on."""
+        undecided = [
+            one.start
+            for ranges, last, _ in self.transactions()
+            if last is None or last >= self.high_watermark
+            for one in ranges
+            if one.start >= from_offset
+        ]
+        return max(min([self.high_watermark, *undecided]), self.log.log_start_offset)
 
     def next_sequence(self, producer_id):
         if producer_id < 0:
             return -1
-        if self.log.producers.get(producer_id) is None:
+        known = self.log.producers.get(producer_id)
+        if known is None or not known.batches:
             return 0  # it is new, or a recovery has forgotten it, because all of its records were deleted
         last = next((batch for batch in reversed(self.batches) if batch[3] == producer_id), None)
         return 0 if last is None else last[4] + last[1] - last[0]
@@ -126,6 +180,7 @@ class CompactionMachine(RuleBasedStateMachine):
             self.job = None
             self.flushed = self.log.recovery_point
             self.high_watermark = max(self.high_watermark, self.log.flushed_offset)
+            self.log.settle_transactions(self.high_watermark)
 
     def roll(self):
         self.log.roll_if_old(self.time + 10**12)
@@ -143,7 +198,7 @@ class CompactionMachine(RuleBasedStateMachine):
             now_ms=self.time, high_watermark=self.high_watermark, memory_bytes=self.memory
         )
         if self.cleaning is not None:
-            self.cleaned_end = max(self.cleaned_end, self.high_watermark)
+            self.cleaned_end = max(self.cleaned_end, self.stable())
 
     @precondition(lambda self: self.cleaning is not None)
     @rule(batches=st.integers(1, 30))
@@ -227,6 +282,7 @@ class CompactionMachine(RuleBasedStateMachine):
     def forget_from(self, end):
         self.history = [record for record in self.history if record[0] < end]
         self.batches = [batch for batch in self.batches if batch[1] <= end]
+        self.steps = [step for step in self.steps if step[1] <= end]
         self.cleaned_end = min(self.cleaned_end, end)
         self.flushed = min(self.flushed, end)
         self.high_watermark = min(self.high_watermark, end)
@@ -306,7 +362,7 @@ class CompactionMachine(RuleBasedStateMachine):
 
     # What always holds
 
-    def stored(self):
+    def stored(self, *, markers=False):
         """The log's records, after a look at every batch: nothing is between them."""
         records = []
         expected = None
@@ -316,7 +372,8 @@ class CompactionMachine(RuleBasedStateMachine):
             expected = header.next_offset
             epoch = next(b[2] for b in self.batches if b[0] <= header.base_offset < b[1])
             assert header.leader_epoch == epoch
-            records += [(r.offset, r.timestamp, r.key, r.value) for r in decode_batch(batch)]
+            if markers or not header.is_control:
+                records += [(r.offset, r.timestamp, r.key, r.value) for r in decode_batch(batch)]
         assert expected is None or expected == self.log.log_end_offset
         return [record for record in records if record[0] >= self.log.log_start_offset]
 
@@ -330,22 +387,38 @@ class CompactionMachine(RuleBasedStateMachine):
         for record in stored:
             assert history[record[0]] == record
         there = {record[0] for record in stored}
-        last = {record[2]: record for record in history.values()}
         assert [
             record for offset, record in history.items() if offset >= self.cleaned_end and offset not in there
         ] == []
-        for key, (offset, time, _, value) in last.items():
-            if offset in there:
-                continue
-            assert value is None
-            assert self.time >= time + DELETE_RETENTION_MS - 3
-            assert not [record for record in stored if record[2] == key], "an older one came back to life"
+        undone = self.undone()
+        for end in (self.log.log_end_offset, self.stable()):  # for readers of all, and of what is committed
+            seen = [record for record in stored if record[0] < end and record[0] not in undone]
+            last = {record[2]: record for offset, record in history.items() if offset < end and offset not in undone}
+            for key, (offset, time, _, value) in last.items():
+                if offset in there:
+                    continue
+                assert value is None
+                assert self.time >= time + DELETE_RETENTION_MS - 3
+                assert not [record for record in seen if record[2] == key], "an older one came back to life"
+
+    @invariant()
+    def transactions_are_what_they_were(self):
+        if not hasattr(self, "log"):
+            return
+        start = self.log.log_start_offset
+        first = self.log._segment_at(start).base_offset
+        assert self.stable() <= self.log.stable_offset(self.high_watermark) <= self.stable(from_offset=first)
+        undone, known = self.undone(), self.log.producers.transactions
+        there = {record[0] for record in self.stored()}
+        for base, end, producer_id, kind in self.steps:
+            if kind == "data" and not there.isdisjoint(range(base, end)):
+                assert known.is_aborted(producer_id, base) == (base in undone)
 
     @invariant()
     def times_are_found(self):
         if not hasattr(self, "log"):
             return
-        stored = self.stored()
+        stored = self.stored(markers=True)
         for wanted in (0, self.time - 40, self.time - 8, self.time + 4):
             expected = next(((offset, time) for offset, time, *_ in stored if time >= wanted), None)
             found = self.log.offset_for_timestamp(wanted)

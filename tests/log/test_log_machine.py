@@ -12,7 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from zmqbroker.errors import DuplicateSequenceError, OutOfOrderSequenceError, StorageError
 from zmqbroker.log.batch import read_header
 from zmqbroker.log.data_folder import DataFolder
+from zmqbroker.log.plain_records import decode_batch, encode_batch
 from zmqbroker.log.segment import Segment
+from zmqbroker.log.transactions import Marker, encode_marker, read_marker
 from zmqbroker.settings import TopicConfig
 from zmqbroker.simulation.disk import MemoryDisk
 from zmqbroker.simulation.log_model import LogModel, make_batch, read_all, split_batches
@@ -21,8 +23,32 @@ NOW = 1_000_000
 NAME = "a-topic-0"
 
 
+TRANSACTIONAL = (3, 4)
+
+
 class PowerCut(BaseException):
     """Raised by the disk in the middle of something."""
+
+
+def idempotent(times, producer_id, sequence, value_bytes=10, *, transactional=True):
+    rows = [(time, None, b"v" * value_bytes, ()) for time in times]
+    options = {"producer_id": producer_id, "producer_epoch": 0, "base_sequence": sequence}
+    batch = bytes(encode_batch(rows, transactional=transactional, **options))
+    return read_header(batch), batch
+
+
+def transactions_of(batches):
+    """Each transaction in a list of batches: producer id, first offset, offset of its marker or None, committed."""
+    first, ended = {}, []
+    for batch in batches:
+        header = read_header(batch)
+        if header.is_control:
+            if header.producer_id in first:
+                begun = first.pop(header.producer_id)
+                ended.append((header.producer_id, begun, header.base_offset, read_marker(batch).committed))
+        elif header.is_transactional:
+            first.setdefault(header.producer_id, header.base_offset)
+    return ended + [(producer_id, begun, None, None) for producer_id, begun in first.items()]
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -44,6 +70,7 @@ class LogMachine(RuleBasedStateMachine):
         self.leader_epoch = 0
         self.time = NOW
         self.sent = {}  # producer id -> batches stored, as (sequence, records, offset)
+        self.markers = 0
         self.whole = True  # nothing was removed at the start: state must equal a full scan exactly
         self.jobs = []
         self.flushed = 0
@@ -60,6 +87,8 @@ class LogMachine(RuleBasedStateMachine):
         kind, records, producer_id, value_bytes = draw
         self.time += 7
         times = [self.time + i * (1 if records % 2 else -1) for i in range(records)]
+        if kind in ("commit", "abort") and producer_id in TRANSACTIONAL:
+            return kind, self.marker(producer_id, kind), producer_id, -1, 1
         history = self.sent.get(producer_id, [])
         sequence = history[-1][0] + history[-1][1] if history else 0
         if kind == "repeat" and history:
@@ -74,13 +103,19 @@ class LogMachine(RuleBasedStateMachine):
             kind = "next"
         if producer_id < 0:
             return "plain", make_batch(times, value_bytes=value_bytes), producer_id, -1, records
-        made = make_batch(times, value_bytes=value_bytes, producer_id=producer_id, producer_epoch=0, sequence=sequence)
+        transactional = producer_id in TRANSACTIONAL
+        made = idempotent(times, producer_id, sequence, value_bytes, transactional=transactional)
         return kind, made, producer_id, sequence, records
 
+    def marker(self, producer_id, kind):
+        self.markers += 1
+        batch = bytes(encode_marker(producer_id, 0, Marker(kind == "commit", 0, self.markers), self.time))
+        return read_header(batch), batch
+
     drawn = st.tuples(
-        st.sampled_from(["next", "next", "next", "repeat", "gap", "ancient"]),
+        st.sampled_from(["next", "next", "commit", "repeat", "gap", "ancient", "abort"]),
         st.integers(1, 6),
-        st.sampled_from([-1, 1, 2]),
+        st.sampled_from([-1, 1, *TRANSACTIONAL, *TRANSACTIONAL]),
         st.integers(0, 60),
     )
 
@@ -116,19 +151,23 @@ class LogMachine(RuleBasedStateMachine):
                 assert not result.duplicate
                 assert self.model.append(batch, self.leader_epoch) == result.base_offset
                 assert result.last_offset == result.base_offset + header.last_offset_delta
-                if producer_id >= 0:
+                if producer_id >= 0 and kind == "next":
                     self.sent.setdefault(producer_id, []).append((sequence, records, result.base_offset))
 
-    @rule(
-        draws=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 50)), min_size=1, max_size=6),
-        new_epoch=st.booleans(),
-    )
+    copied = st.tuples(st.integers(1, 4), st.integers(0, 50), st.sampled_from(["plain", "next", "abort", "commit"]))
+
+    @rule(draws=st.lists(copied, min_size=1, max_size=6), new_epoch=st.booleans())
     def replicate(self, draws, new_epoch):
         self.leader_epoch += new_epoch
         before = len(self.model.batches)
-        for records, value_bytes in draws:
+        for records, value_bytes, kind in draws:
             self.time += 3
-            self.model.append(make_batch([self.time] * records, value_bytes=value_bytes)[1], self.leader_epoch)
+            times = [self.time] * records
+            if kind == "plain":
+                made = make_batch(times, value_bytes=value_bytes)
+            else:
+                made = idempotent(times, 5, self.model.end) if kind == "next" else self.marker(5, kind)
+            self.model.append(made[1], self.leader_epoch)
         assert self.log.append_as_follower(b"".join(self.model.batches[before:])) == self.model.end
 
     # Reads
@@ -165,10 +204,7 @@ class LogMachine(RuleBasedStateMachine):
 
     def spread(self, header):
         batch = next(b for b in self.model.batches if read_header(b).base_offset == header.base_offset)
-        from zmqbroker.log.plain_records import decode_batch
-
-        times = [record.timestamp for record in decode_batch(batch)]
-        return len(set(times)) > 1
+        return len({record.timestamp for record in decode_batch(batch)}) > 1
 
     # Flush, save, reopen
 
@@ -237,8 +273,7 @@ class LogMachine(RuleBasedStateMachine):
         self.open()
         assert self.log.log_end_offset >= end_min, (self.log, end_min)
         assert self.log.log_start_offset <= max(start_max, self.log.log_end_offset)
-        found = read_all(self.log, 500)
-        for batch in found:
+        for batch in read_all(self.log, 500):
             assert old[read_header(batch).base_offset] == batch
         first = self.log._segment_at(self.log.log_start_offset).base_offset
         if any(base < first for base in old):
@@ -345,7 +380,9 @@ class LogMachine(RuleBasedStateMachine):
         offset = self.cut_point(at)
         candidates = list(self.model.batches)
         end_min, start_max = self.flushed, self.model.start
+        fresh = 10 + self.markers  # a producer of which the log has not heard
         extra = [make_batch([self.time], value_bytes=200) for _ in range(4)]
+        extra[1:3] = [idempotent([self.time], fresh, 0, 200), self.marker(fresh, "abort")]
         self.disk.fault = fault
         try:
             if what == "truncate":
@@ -407,7 +444,26 @@ class LogMachine(RuleBasedStateMachine):
             assert producers == expected
         for producer_id, entry in expected.items():
             kept = entry.batches
-            assert producers[producer_id].batches[-len(kept) :] == kept
+            assert not kept or producers[producer_id].batches[-len(kept) :] == kept
+            assert producers[producer_id].transaction >= entry.transaction
+        self.transactions_equal_a_full_scan()
+
+    def transactions_equal_a_full_scan(self):
+        expected = transactions_of(self.model.batches)
+        start, end = self.log.log_start_offset, self.log.log_end_offset
+        first = self.log._segment_at(start).base_offset
+        for mark in range(self.flushed, end + 1):
+            real = self.log.stable_offset(mark)
+            stable = max(start, min([mark, *(each[1] for each in expected if each[2] is None or each[2] >= mark)]))
+            assert real == stable or (not self.whole and start <= real < stable)
+        self.log.settle_transactions(self.flushed)
+        aborted = self.log.aborted_between(start, end)
+        begun = {(each.producer_id, each.last_offset): each.first_offset for each in aborted}
+        for producer_id, begins, last, committed in expected:
+            if committed is False and last >= start:
+                known = begun.pop((producer_id, last))
+                assert known == begins or (not self.whole and known < first)
+        assert all(not self.whole and known < first for known in begun.values())
 
     @invariant()
     def indexes_equal_a_full_scan(self):
