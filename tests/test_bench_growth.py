@@ -45,7 +45,7 @@ def test_a_fixed_cost_and_one_for_each_are_told_apart() -> None:
     shape = shape_of([(x, 300 + 0.5 * x) for x in SIZES])
     assert isinstance(shape, FixedAndEach)
     assert shape == (pytest.approx(300), pytest.approx(0.5))
-    assert str(shape) == "300 and 0.5 each; knee at 6e+02"
+    assert str(shape) == "300 and 0.5 each; knee at 600"
 
 
 def test_what_turns_worse_than_linear_has_a_knee() -> None:

@@ -64,7 +64,7 @@ class FixedAndEach(NamedTuple):
         return self.fixed / self.each
 
     def __str__(self) -> str:
-        return f"{digits(self.fixed)} and {digits(self.each)} each; knee at {self.knee:,.2g}"
+        return f"{digits(self.fixed)} and {digits(self.each)} each; knee at {digits(self.knee)}"
 
 
 class Trend(NamedTuple):
