@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from zmqbroker.actors import transaction_markers
 from zmqbroker.actors.context import coordinator_address
 from zmqbroker.errors import BrokerError
 from zmqbroker.groups.partitioning import group_partition
@@ -376,7 +377,9 @@ def test_a_coordinator_that_begins_anew_knows_what_is_open_and_what_is_decided(
     assert reader.values("b") == [b"x", b"y"]
 
 
-def test_a_groups_coordinator_that_fails_over_a_marker_gets_it_again(producer, node, reader):
+def test_a_groups_coordinator_that_fails_over_a_marker_gets_it_again(producer, node, reader, monkeypatch):
+    """It does not say so: the marker is sent again since it is not answered."""
+    monkeypatch.setattr(transaction_markers, "_UNANSWERED_MS", 200.0)
     producer.add_offsets()
     producer.commit_offset(7)
     address = coordinator_address(OFFSETS_TOPIC, group_partition("g", PARTITIONS))
