@@ -9,7 +9,6 @@ taken in the metadata that it speaks of.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,10 +22,9 @@ from ..errors import (
     UnsupportedVersionError,
     error_for,
 )
-from ..quorum.repeats import pinned, settled
+from ..quorum.repeats import corrected, pinned, settled
 from ..transport.catalogue import REQUESTS
 from ..transport.envelope import convert_body
-from ..transport.messages import DeleteTopicsRequest
 from ..transport.network import LinkState
 from ..transport.peer_messages import ForwardReply, ForwardRequest, HeartbeatNodeRequest
 from .calls import DEFAULT_TIMEOUT_MS
@@ -108,7 +106,7 @@ class _Call:
         self.number = number
         self.command = command
         self.before = image
-        """What this node knew when it was asked; of topics to be deleted, what it has learned of them since."""
+        """What this node knew when it was asked; of topics to be deleted, what the controller made it look at again."""
         self.attempt = 0
         self.asked = _NOBODY
         """The node that works on the attempt."""
@@ -118,19 +116,10 @@ class _Call:
         self.deadline_ms = 0.0
         self.deadline: Timer
 
-    def learn(self, image: MetadataImage) -> None:
-        """The node has newer metadata: a topic to be deleted that it sees only now was there all the same."""
-        request = self.command.request
-        if isinstance(request, DeleteTopicsRequest):
-            topics = self.before.topics
-            new = {name: image.topics[name] for name in request.topics if name in image.topics and name not in topics}
-            if new:
-                self.before = replace(self.before, topics={**topics, **new})
-
     @property
     def request(self) -> Request:
-        """What to ask for in this attempt; an earlier one may have been carried out."""
-        return self.command.request if self.attempt <= 1 else pinned(self.command.request, self.before)
+        """What to ask for in an attempt; an earlier one may have been carried out, and this one may arrive late."""
+        return pinned(self.command.request, self.before)
 
 
 class Forwarder:
@@ -207,8 +196,6 @@ class Forwarder:
 
     def image_applied(self) -> None:
         """Tell the answers whose metadata this node has by now."""
-        for call in self._calls.values():
-            call.learn(self._context.image)
         for call in list(self._held.values()):
             assert call.answer is not None, f"call {call.number} is held without an answer"
             self._answer(call, *call.answer)
@@ -290,6 +277,13 @@ class Forwarder:
             self._waiting.pop(call.number, None)
             call.answer = (outcome, metadata_offset)
             self._held[call.number] = call
+            return
+        better = corrected(call.command.request, call.attempt, outcome, call.before, image)
+        if better is not None:
+            call.before = better
+            call.answer = None
+            self._held.pop(call.number, None)
+            self._ask(call)
             return
         if call.attempt > 1:
             outcome = settled(call.request, outcome, call.before, image)

@@ -1,4 +1,4 @@
-"""What a request answers that was carried out twice, because the answer to the first attempt was lost. Pure.
+"""What a request answers that was carried out twice, or late, because a connection was lost or slow. Pure.
 
 The second attempt finds the work done and calls it an error. If the node that sends it did not see the work done when
 it was asked, and sees it done exactly as the request wants it, then the request has succeeded, be it by the first
@@ -7,12 +7,15 @@ attempt or by somebody who wanted the same at the same time.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import (
     BrokerError,
     BrokerIdNotRegisteredError,
     ConfigError,
+    InconsistentTopicIdError,
     InvalidPartitionsError,
     TopicExistsError,
     UnknownTopicOrPartitionError,
@@ -39,12 +42,46 @@ if TYPE_CHECKING:
 Outcome: TypeAlias = "Body | BrokerError"
 
 
+_NO_TOPIC_ID = "0" * 32
+"""Of a topic that a node does not know: no topic has it."""
+
+
 def pinned(request: Request, known: MetadataImage) -> Request:
-    """The request as it is repeated: one that deletes topics says which ones, not only what they are called."""
-    if not isinstance(request, DeleteTopicsRequest) or request.topic_ids:
+    """The request as it is passed on: one that deletes topics says which ones, not only what they are called.
+
+    It may arrive late, when it has long been repeated, and would delete a topic that was created since.
+    """
+    if not isinstance(request, DeleteTopicsRequest) or len(request.topic_ids) not in {0, len(request.topics)}:
         return request
-    ids = [known.topics[name].topic_id if name in known.topics else "" for name in request.topics]
+    ids = [
+        topic_id or (known.topics[name].topic_id if name in known.topics else _NO_TOPIC_ID)
+        for name, topic_id in zip_longest(request.topics, request.topic_ids, fillvalue="")
+    ]
     return DeleteTopicsRequest(request.topics, request.timeout_ms, ids)
+
+
+def corrected(
+    request: Request, attempts: int, outcome: Outcome, before: MetadataImage, after: MetadataImage
+) -> MetadataImage | None:
+    """What is to be known for another attempt, if the answered one was about other topics than were meant; else None.
+
+    That is so if the node did not know of a topic that was there when it was asked. One that replaced a topic which an
+    earlier attempt may have deleted is left alone, to be asked for.
+    """
+    if not isinstance(request, DeleteTopicsRequest) or not isinstance(outcome, TopicsReply):
+        return None
+    topics, is_mistaken = dict(before.topics), False
+    for topic_id, result in zip_longest(request.topic_ids, outcome.topics, fillvalue=""):
+        if not isinstance(result, TopicResult) or result.error_code != InconsistentTopicIdError.code or topic_id:
+            continue
+        known, there = before.topics.get(result.topic), after.topics.get(result.topic)
+        if attempts > 1 and known is not None and (there is None or there.topic_id != known.topic_id):
+            continue
+        is_mistaken = True
+        topics.pop(result.topic, None)
+        if there is not None:
+            topics[result.topic] = there
+    return replace(before, topics=topics) if is_mistaken else None
 
 
 def settled(request: Request, outcome: Outcome, before: MetadataImage, after: MetadataImage) -> Outcome:

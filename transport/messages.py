@@ -325,7 +325,7 @@ class DeleteTopicsRequest(Request):
     timeout_ms: Count
     topic_ids: list[Name] = field(default_factory=list)
     """Which topics of those names, in the same order; "": whichever it is. The node that is asked fills them in
-    when it repeats the request, which then deletes no topic that was created since."""
+    before it passes the request on, which then deletes no topic that was created since, however late it comes."""
 
 
 class PartitionCount(Body):

@@ -320,7 +320,7 @@ def test_a_repeated_deletion_of_what_its_node_saw_only_since_has_succeeded(clust
     nodes[1].ask(topic("t", 1))
     nodes.run()
     (deleted,) = lose_answers(nodes, DeleteTopicsRequest(["t"], 1000))
-    assert "t" not in nodes.image.topics
+    assert "t" in nodes.image.topics, "node 2 cannot say which one it means"
     nodes[2].context.image = next(image for image in reversed(nodes.images) if "t" in image.topics)
     nodes[2].reactor.tell(CONTROLLER, ImageApplied(nodes[2].context.image.end_offset))
     nodes.run()
@@ -329,6 +329,34 @@ def test_a_repeated_deletion_of_what_its_node_saw_only_since_has_succeeded(clust
     nodes[2].links[1].change(LinkState.UP)
     nodes.run()
     assert deleted.body.topics[0].error_code == 0
+    assert "t" not in nodes.image.topics
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_deletion_that_comes_late_spares_a_topic_that_was_created_since(cluster, topic, knows):
+    nodes = cluster(3)
+    nodes[2].follows = knows
+    nodes[1].ask(topic("t", 1))
+    nodes.run()
+    link = nodes[2].links[1]
+    link.held = True
+    deleted = nodes[2].ask(DeleteTopicsRequest(["t"], 1000))
+    nodes.run()
+    (late,) = link.waiting
+    link.change(LinkState.DOWN)
+    link.held = False
+    link.change(LinkState.UP)
+    nodes[2].follows = True
+    nodes[2].apply()
+    nodes.run()
+    assert deleted.body.topics[0].error_code == 0
+    assert "t" not in nodes.image.topics
+    nodes[3].ask(topic("t", 1))
+    nodes.run()
+    created = nodes.image.topics["t"]
+    link.deliver(late)
+    nodes.run()
+    assert nodes.image.topics["t"] == created
 
 
 def test_a_first_deletion_is_by_name_whatever_its_node_knows(cluster, topic):
