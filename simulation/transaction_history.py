@@ -248,7 +248,9 @@ class TransactionHistory:
             if mine == offset:
                 return
             expected.append(f"{mine} of {transaction}")
-            if transaction.is_visible or (transaction.outcome is Outcome.COMMITTED and transaction.ended_ms < asked_ms):
+            if transaction.is_visible or (
+                transaction.outcome is Outcome.COMMITTED and transaction.ended_ms <= asked_ms
+            ):
                 break
         else:
             if offset == NO_OFFSET:

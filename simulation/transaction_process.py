@@ -249,10 +249,14 @@ class Process:
         chosen = partitions if is_last else random.sample(partitions, random.randint(1, len(partitions)))
         later = [] if is_last else [partition for partition in chosen[1:] if random.random() < 0.3]  # noqa: PLR2004
         first = [partition for partition in chosen if partition not in later]
+        offsets = random.sample(partitions, random.randint(1, len(partitions)))
+        when = "last" if is_last else random.choice(("first", "last", "never"))
+        if when == "first":
+            yield from self._add_offsets(transaction, offsets)
         yield from self._add_partitions(first)
         yield from self._write(transaction, first, is_last=is_last)
-        if is_last or random.random() < 0.5:  # noqa: PLR2004 - a share
-            yield from self._add_offsets(transaction, random.sample(partitions, random.randint(1, len(partitions))))
+        if when == "last":
+            yield from self._add_offsets(transaction, offsets)
         if later:
             yield from self._add_partitions(later)
             yield from self._write(transaction, chosen, is_last=is_last)

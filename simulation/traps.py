@@ -33,6 +33,7 @@ _STALE: tuple[type[Request], ...] = (
     t.EndTxnRequest,
     t.AddPartitionsToTxnRequest,
     t.TxnOffsetCommitRequest,
+    t.TxnOffsetCommitRequest,
     OffsetCommitRequest,
     ReplicaFetchRequest,
 )
@@ -43,6 +44,7 @@ _TRANSACTIONAL_ID = m.ProduceRequest.__struct_fields__.index("transactional_id")
 _LATE_MS = (30.0, 300.0, 2_000.0)
 """How late a message comes, at most."""
 _TOGETHER_SHARE, _TOGETHER_MS = 0.5, 300.0
+_ANSWER_MS = 700.0
 _TRANSIT_MS = 50.0
 """More than a message takes most often."""
 _BREAKS_MS, _DIES_MS = (5.0, 40.0), (200.0, 600.0)
@@ -92,8 +94,8 @@ class Traps:
         self._lie_in_wait(wanted.__name__, partial(_is_request, wanted), let_go)
 
     def _late_answer(self, random: Random) -> None:
-        """A coordinator's answer to a leader comes late, which may be together with the marker that makes it void."""
-        late_ms = random.uniform(0.0, _TOGETHER_MS)
+        """A coordinator's answer to a leader comes late, which may be after the marker that makes it void."""
+        late_ms = random.uniform(0.0, _ANSWER_MS)
 
         def delay(connection: Connection) -> None:
             self._trace(f"an answer of {connection!r} comes {late_ms:.0f} ms late")
@@ -106,7 +108,7 @@ class Traps:
 
     def _hang_with_marker(self, name: str, late_ms: float) -> None:
         """If a marker is sent to a node before something late arrives there, the node hangs until both are there."""
-        node, end_ms = self._cluster.node_at(name), self._world.now_ms + late_ms + _TRANSIT_MS
+        node, late_at_ms = self._cluster.node_at(name), self._world.now_ms + late_ms
         if node is None:
             return
 
@@ -114,8 +116,9 @@ class Traps:
             return _is_request(WriteTxnMarkersRequest, sent) and sent.connection.hosts[Side.SERVER].name == name
 
         def hang(_: Connection) -> None:
-            if self._world.now_ms < end_ms:
-                self._pause(node, end_ms - self._world.now_ms)
+            left_ms = late_at_ms - self._world.now_ms
+            if left_ms > 0.0:
+                self._pause(node, min(left_ms, _TOGETHER_MS) + _TRANSIT_MS)
 
         self._lie_in_wait(f"marker for {name}", is_marker, hang)
 
