@@ -47,9 +47,14 @@ KINDS = (
     "flip",
     "stale",
     "lonely",
+    "late-batch",
+    "late-answer",
+    "mute",
 )
-_LATER_KINDS = KINDS[-2:]
+_LATER_KINDS = KINDS[-5:]
 """Came later than the others, and are drawn after all else, so that nothing else is another than it was."""
+_AIMED_KINDS = KINDS[-3:]
+"""Strike only if they are asked for: each aims at one moment, to make sure that a rule is missed if it is gone."""
 
 _ON_SHARE = 0.35
 _ON_SHARES = {"kill": 0.5, "power": 0.5, "loss": 0.6, "power-all": 0.15, "flip": 0.15}
@@ -230,7 +235,7 @@ def _draw_transactions(swarm: Swarm, plan: Plan) -> None:
     kills = not {"loss", "flip"} & swarm.every_ms.keys()  # see _draw_faults
     for kind in _LATER_KINDS:
         on, every_ms = random.random() < _ON_SHARE, random.choice((100.0, 400.0, 1_500.0))
-        if plan.only:
+        if plan.only or kind in _AIMED_KINDS:
             on, every_ms = kind in plan.only, every_ms / 2
         if on and kind not in plan.without and (kills or kind != "lonely"):
             swarm.every_ms[kind] = every_ms
@@ -269,6 +274,9 @@ class Faults:
             "flip": self._flip_bit,
             "stale": self._traps.stale,
             "lonely": self._traps.lonely,
+            "late-batch": self._traps.late_batch,
+            "late-answer": self._traps.unheard_answer,
+            "mute": self._traps.mute,
         }
         assert tuple(self._strikes) == KINDS
 

@@ -52,7 +52,7 @@ def _verified_transaction() -> Iterator[None]:
     "void-answer",
     "a coordinator's answer does not count if the marker of the transaction has come before it",
     _CLUSTER,
-    "stale slow-network",
+    "late-answer",
     shows="23 24 25 29",
 )
 def _void_answer() -> Iterator[None]:
@@ -72,7 +72,7 @@ def _void_answer() -> Iterator[None]:
     "behind-marker",
     "a batch that is staged behind the marker of its producer is verified",
     1,
-    "stale",
+    "late-batch",
     shows="23 24 25 29",
 )
 def _behind_marker() -> Iterator[None]:
@@ -182,7 +182,7 @@ def _open_transactions() -> Iterator[None]:
     "prepared-first",
     "markers are written when the outcome is committed in the coordinator's log",
     _CLUSTER,
-    "kill-leader partition slow-flush",
+    "mute",
     shows="23 24 25",
 )
 def _prepared_first() -> Iterator[None]:

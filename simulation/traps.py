@@ -79,12 +79,17 @@ class Traps:
     def stale(self, random: Random) -> None:
         """The next message of a kind comes late: a request when whoever sent it has given its connection up."""
         if random.random() < 1 / (1 + len(_STALE)):
-            self._late_answer(random)
+            self.late_answer(random)
             return
         wanted, late_ms = random.choice(_STALE), random.uniform(0.0, random.choice(_LATE_MS))
         together = wanted is m.ProduceRequest and random.random() < _TOGETHER_SHARE
-        late_ms = min(late_ms, _TOGETHER_MS) if together else late_ms
+        self._come_late(wanted, min(late_ms, _TOGETHER_MS) if together else late_ms, together=together)
 
+    def late_batch(self, random: Random) -> None:
+        """The next batch of a transaction comes late, together with the marker of its transaction if there is one."""
+        self._come_late(m.ProduceRequest, random.uniform(0.0, _TOGETHER_MS), together=True)
+
+    def _come_late(self, wanted: type[Request], late_ms: float, *, together: bool) -> None:
         def let_go(connection: Connection) -> None:
             self._trace(f"{wanted.__name__} of {connection!r} comes {late_ms:.0f} ms late")
             self._world.later(0.0, "stale", partial(connection.abandon, Side.CLIENT, late_ms))
@@ -93,7 +98,7 @@ class Traps:
 
         self._lie_in_wait(wanted.__name__, partial(_is_request, wanted), let_go)
 
-    def _late_answer(self, random: Random) -> None:
+    def late_answer(self, random: Random) -> None:
         """A coordinator's answer to a leader comes late, which may be after the marker that makes it void."""
         late_ms = random.uniform(0.0, _ANSWER_MS)
 
@@ -105,6 +110,15 @@ class Traps:
         self._lie_in_wait(
             "answer", lambda sent: sent.side is Side.SERVER and sent.api == VerifyTransactionRequest.API, delay
         )
+
+    def unheard_answer(self, random: Random) -> None:
+        """As `late_answer`, and the producer that the leader asks about has given its connection up meanwhile."""
+
+        def let_go(connection: Connection) -> None:
+            self._world.later(0.0, "unheard", partial(connection.abandon, Side.CLIENT, 0.0))
+            self.late_answer(random)
+
+        self._lie_in_wait(m.ProduceRequest.__name__, partial(_is_request, m.ProduceRequest), let_go)
 
     def _hang_with_marker(self, name: str, late_ms: float) -> None:
         """If a marker is sent to a node before something late arrives there, the node hangs until both are there."""
@@ -149,6 +163,24 @@ class Traps:
             self._undo_later("lonely", dies_ms, die)
 
         self._lie_in_wait("lonely", partial(_is_request, wanted), cut_off)
+
+    def mute(self, random: Random) -> None:
+        """Who is asked to end a transaction answers no other node any more: none gets its decision before it dies."""
+        dies_ms, down_ms = random.uniform(*_BREAKS_MS) + _TRANSIT_MS, random.choice((100.0, 1_000.0))
+
+        def silence(connection: Connection) -> None:
+            name = connection.hosts[Side.SERVER].name
+            node = self._cluster.node_at(name)
+            if node is None:
+                return
+            self._trace(f"{name} answers no other node from now on, and dies")
+            others = {other.name for other in self._cluster}
+            for each in self._cluster.network.connections():
+                if each.hosts[Side.SERVER].name == name and each.hosts[Side.CLIENT].name in others:
+                    each.delay(Side.SERVER, _LATE_MS[-1])
+            self._undo_later("silence", dies_ms, partial(node.kill, down_ms))
+
+        self._lie_in_wait("mute", partial(_is_request, t.EndTxnRequest), silence)
 
 
 def _is_request(wanted: type[Request], sent: Sent) -> bool:

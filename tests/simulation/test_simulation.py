@@ -77,8 +77,8 @@ CLUSTER_MUTATIONS = {
     "parted-logs": 38,
     "quorum-flush": 0,
     "truncate-by-epoch": 7,
-    "recovered-before-clean": 154,
-    "write-again": 2,
+    "recovered-before-clean": 236,
+    "write-again": 24,
 }
 """Rules of clusters, each with a seed that is quick to show that it is gone, or one that comes soon after it."""
 
