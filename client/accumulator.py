@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..errors import ZmqBrokerError
+    from ..log.record import Headers, NewRecord
     from .io import ClientIO
     from .metadata import PartitionState
 
@@ -308,3 +309,14 @@ class PartitionQueue:
             if batch.number > rejected.number and batch.identity == rejected.identity:
                 batch.base_sequence = (batch.base_sequence - rejected.count) & SEQUENCE_MASK
                 batch.encoded = None
+
+
+def record_size(record: NewRecord) -> int:
+    """The most bytes that a record takes in a batch."""
+    _, key, value, headers = record
+    return RECORD_OVERHEAD + len(key or b"") + len(value or b"") + headers_size(headers)
+
+
+def headers_size(headers: Headers) -> int:
+    """The most bytes that a record's headers take."""
+    return sum(10 + 4 * len(name) + len(value or b"") for name, value in headers)

@@ -24,14 +24,17 @@ _RECORD_BYTES = 1_000
 """A larger record counts as several."""
 
 
-def is_due(queue: PartitionQueue, now: float, linger_s: float, *, crowded: bool) -> bool:
-    """Whether a queue's open batch is to be closed now. Crowded: somebody waits for room in the buffer."""
+def is_due(queue: PartitionQueue, now: float, linger_s: float, *, crowded: bool, held: bool) -> bool:
+    """Whether a queue's open batch is to be closed now.
+
+    Crowded: somebody waits for room in the buffer. Held: nothing is sent before the leader has answered (`Pace`).
+    """
     batch = queue.open
     if batch is None or not batch.records:
         return False
     if now >= batch.deadline:
         return True
-    if queue.ready or queue.retry:
+    if queue.ready or queue.retry or held:
         return False
     if crowded and queue.is_idle:
         return True
@@ -40,11 +43,13 @@ def is_due(queue: PartitionQueue, now: float, linger_s: float, *, crowded: bool)
     return queue.is_idle and not _gathers(batch, now)
 
 
-def due_time(queue: PartitionQueue, batch: ProducerBatch, linger_s: float) -> float:
+def due_time(queue: PartitionQueue, batch: ProducerBatch, linger_s: float, *, held: bool) -> float:
     """When `is_due` is to be asked though nothing happened."""
-    if linger_s and not (queue.ready or queue.retry):
+    if held or queue.ready or queue.retry:
+        return batch.deadline
+    if linger_s:
         return min(batch.opened + linger_s, batch.deadline)
-    if not linger_s and batch.looked and queue.is_idle:
+    if batch.looked and queue.is_idle:
         return batch.looked + _LOOK_S
     return batch.deadline
 

@@ -227,6 +227,10 @@ class ClientIO:
         elif self.next_deadline() < self._poll_until:
             self._wake()
 
+    def wakes_by(self, deadline: float) -> bool:
+        """Whether there is a pass by then, or somebody finds out about the next deadline before waiting for it."""
+        return self._loop_kick is None and (self._poller is None or self._poll_until <= deadline)
+
     def next_deadline(self) -> float:
         """When the next pass is due though nothing came."""
         deadline = FOREVER

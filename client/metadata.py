@@ -41,6 +41,8 @@ class MetadataOwner(Protocol):
     options: CommonOptions
     progress: int
     """Counts what waiters may wait for: every answer is such a thing."""
+    connections: dict[str, Connection]
+    """All that were ever asked for, by address."""
 
     def now(self) -> float:
         """The time, on the clock of all deadlines."""
@@ -121,6 +123,11 @@ class ClusterMetadata:
         if connection.is_backing_off:
             self.refresh(besides=connection)
         return connection
+
+    def known_leader(self, topic: str, partition: int) -> Connection | None:
+        """The connection to a partition's leader, if there is one already; nothing is asked for."""
+        state = self.state(topic, partition)
+        return None if state is None else self._io.connections.get(self.nodes.get(state.leader, ""))
 
     def state(self, topic: str, partition: int) -> PartitionState | None:
         """What is known of a partition."""

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BufferTimeoutError, ClosedError, MessageTooLargeError, ZmqBrokerError
 from ..log.columns import NO_HEADERS
-from .accumulator import BATCH_OVERHEAD, RECORD_OVERHEAD, ProducerBatch
+from .accumulator import BATCH_OVERHEAD, RECORD_OVERHEAD, ProducerBatch, headers_size
 from .futures import BatchesFuture, RecordFuture
 from .io import ClientIO, Wait
 from .options import ProducerOptions, make_options
 from .partitioner import positive_hash
 from .router import Router
-from .sender import Sender, headers_size
+from .sender import Sender
 from .transaction_methods import TransactionMethods
 from .values import as_bytes, checked_headers, checked_timestamp, how_many, pairs_of, with_deliver_at
 
@@ -170,7 +170,7 @@ class Producer(TransactionMethods):
     def _batch_with_room(
         self, topic: str, key: bytes | None, partition: int | None, size: int
     ) -> tuple[ProducerBatch, bool]:
-        """An open batch that so many bytes fit into, and whether a pass is due: one was closed, or is new."""
+        """An open batch that so many bytes fit into, and whether a pass is due: one was closed or may leave."""
         due = False
         while True:
             queue = self._router.queue(topic, key, partition)
@@ -178,7 +178,7 @@ class Producer(TransactionMethods):
             if batch is None:
                 batch = self._sender.open_batch(queue, size)
                 self._router.opened(batch)
-                return batch, True
+                return batch, due or self._sender.needs_pass(queue)
             if batch.size + size <= batch.most:
                 if batch.size + size > batch.limit:
                     self._sender.grow(batch, batch.size + size)

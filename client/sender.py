@@ -29,15 +29,15 @@ from ..errors import (
 )
 from ..log.records import encode_columns
 from ..transport.messages import InitProducerIdReply, InitProducerIdRequest, PartitionData, ProduceReply, ProduceRequest
-from .accumulator import BATCH_OVERHEAD, RECORD_OVERHEAD, SEQUENCE_MASK, PartitionQueue, ProducerBatch
+from .accumulator import BATCH_OVERHEAD, SEQUENCE_MASK, PartitionQueue, ProducerBatch, record_size
 from .backoff import retry_wait_s
 from .closing import due_time, is_due
 from .connection import FOREVER, Answer, Call, Connection
+from .pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..log.record import Headers, NewRecord
     from .io import ClientIO
     from .options import ProducerOptions
 
@@ -78,6 +78,7 @@ class Sender:
         self._numbered = options.idempotent
         self._transactional_id: str | None = None
         self._most_in_flight = options.max_in_flight_requests_per_connection
+        self._pace = Pace(options.max_in_flight_requests_per_connection)
         self._linger_s = options.linger_ms / 1000
         self._delivery_s = options.delivery_timeout_ms / 1000
         self._limit = min(max(options.batch_size, 1), options.max_request_size)
@@ -100,6 +101,13 @@ class Sender:
         self.grow(batch, first_size + BATCH_OVERHEAD)
         self._active.setdefault(queue)
         return batch
+
+    def needs_pass(self, queue: PartitionQueue) -> bool:
+        """Whether a batch that was just opened has to be looked at, which means to look at all that are open."""
+        batch = queue.open
+        assert batch is not None
+        waits = self._is_held(queue) or (self._linger_s > 0 and self._transactional_id is None and not self.blocked)
+        return not waits or not self._io.wakes_by(self._due_time(queue, batch))
 
     def grow(self, batch: ProducerBatch, size: int) -> None:
         """Take room from the buffer for an open batch: this much in all, and for what comes next if there is more."""
@@ -129,6 +137,7 @@ class Sender:
         queue.rate = len(batch.records) / max(now - queue.closed_at, 1e-6)
         queue.closed_at = now
         queue.closed_count += 1
+        self._pace.closed(now)
         batch.number = (queue.closed_count,)
         batch.count = len(batch.records)
         queue.ready.append(batch)
@@ -179,7 +188,7 @@ class Sender:
         deadline = self._identity_not_before if self._numbered and self._wants_identity() else FOREVER
         for queue in self._active:
             if queue.open is not None:
-                deadline = min(deadline, due_time(queue, queue.open, self._linger_s))
+                deadline = min(deadline, self._due_time(queue, queue.open))
             if queue.not_before > self._stepped and (queue.retry or queue.ready):
                 deadline = min(deadline, queue.not_before)
             for batch in queue.oldest():
@@ -192,7 +201,9 @@ class Sender:
             queue.doubted = None
             queue.failures = 0
             queue.not_before = 0.0
-        if is_due(queue, now, self._linger_s, crowded=bool(self.blocked)):
+        if queue.open is not None and is_due(
+            queue, now, self._linger_s, crowded=bool(self.blocked), held=self._is_held(queue)
+        ):
             self.close_batch(queue)
         if any(batch.deadline <= now for batch in queue.oldest()):
             self._expire(queue, now)
@@ -228,6 +239,13 @@ class Sender:
 
     # ---- sending
 
+    def _due_time(self, queue: PartitionQueue, batch: ProducerBatch) -> float:
+        return due_time(queue, batch, self._linger_s, held=self._is_held(queue))
+
+    def _is_held(self, queue: PartitionQueue) -> bool:
+        """Whether what is open had better wait until its leader has answered something else."""
+        return self._pace.holds(self._io.metadata.known_leader(queue.topic, queue.partition))
+
     def _send_due(self, now: float) -> None:
         for _ in range(_MOST_REQUESTS_A_STEP):
             by_leader: dict[Connection, list[ProducerBatch]] = {}
@@ -237,7 +255,9 @@ class Sender:
                 if batch is None:
                     continue
                 connection = self._io.metadata.leader(queue.topic, queue.partition)
-                if connection is None or connection.is_backing_off or self._awaits_older_leader(queue):
+                if connection is None or self._pace.is_full(connection) or connection.is_backing_off:
+                    continue
+                if self._awaits_older_leader(queue):
                     continue
                 size = batch.size + _ENTRY_BYTES + len(queue.topic)
                 if connection in sizes:
@@ -284,8 +304,10 @@ class Sender:
         request = ProduceRequest(self._acks, timeout_ms, entries, self._transactional_id)
 
         def done(outcome: Answer | ZmqBrokerError) -> None:
+            self._pace.ended(connection)
             self._answered(batches, outcome, connection)
 
+        self._pace.sent(connection)
         call = Call(request, done, now + timeout_ms / 1000, frames, awaits_reply=self._acks != 0)
         connection.submit(call, now)
 
@@ -400,7 +422,7 @@ class Sender:
             part = ProducerBatch(self._io, batch.queue, batch.most, batch.opened, batch.deadline)
             part.records = records
             part.count = len(records)
-            part.size = BATCH_OVERHEAD + sum(map(_size_of, records.rows()))
+            part.size = BATCH_OVERHEAD + sum(map(record_size, records.rows()))
             part.number = (*batch.number, place)
             part.attempts = batch.attempts
             part.maybe_stored = batch.maybe_stored
@@ -471,13 +493,3 @@ class Sender:
                     if batch in batches:
                         batches.remove(batch)
                 self._finish(batch, outcome)
-
-
-def _size_of(record: NewRecord) -> int:
-    _, key, value, headers = record
-    return RECORD_OVERHEAD + len(key or b"") + len(value or b"") + headers_size(headers)
-
-
-def headers_size(headers: Headers) -> int:
-    """The most bytes that a record's headers take."""
-    return sum(10 + 4 * len(name) + len(value or b"") for name, value in headers)
