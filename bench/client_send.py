@@ -24,6 +24,8 @@ class NullConnection:
 
     is_backing_off = False
     is_usable = True
+    is_called = False
+    most_at_once = 1 << 30
     in_flight = 0
     address = "null"
     throttle_time_ms = 0
