@@ -208,7 +208,9 @@ class Forwarder:
         call.asked = leader_id
         if leader_id == self._context.config.node_id:
             call.attempt += 1
-            self._decide(call.request, partial(self._decided, call.number, call.attempt))
+            # The very first try comes neither late nor out of order here, so it may say what it wants by name.
+            request = call.command.request if call.attempt == 1 else call.request
+            self._decide(request, partial(self._decided, call.number, call.attempt))
             return
         reactor = self._context.reactor
         link = None if leader_id == _NOBODY else reactor.lookup(peer_address(leader_id))

@@ -53,7 +53,7 @@ KINDS = (
 )
 _LATER_KINDS = KINDS[-5:]
 """Came later than the others, and are drawn after all else, so that nothing else is another than it was."""
-_AIMED_KINDS = KINDS[-3:]
+AIMED_KINDS = KINDS[-3:]
 """Strike only if they are asked for: each aims at one moment, to make sure that a rule is missed if it is gone."""
 
 _ON_SHARE = 0.35
@@ -235,7 +235,7 @@ def _draw_transactions(swarm: Swarm, plan: Plan) -> None:
     kills = not {"loss", "flip"} & swarm.every_ms.keys()  # see _draw_faults
     for kind in _LATER_KINDS:
         on, every_ms = random.random() < _ON_SHARE, random.choice((100.0, 400.0, 1_500.0))
-        if plan.only or kind in _AIMED_KINDS:
+        if plan.only or kind in AIMED_KINDS:
             on, every_ms = kind in plan.only, every_ms / 2
         if on and kind not in plan.without and (kills or kind != "lonely"):
             swarm.every_ms[kind] = every_ms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from zmqbroker.simulation.__main__ import main
 from zmqbroker.simulation.cluster_mutations import MUTATIONS
-from zmqbroker.simulation.faults import KINDS, Plan, draw
+from zmqbroker.simulation.faults import AIMED_KINDS, KINDS, Plan, draw
 from zmqbroker.simulation.history import Fate, History, Sent
 from zmqbroker.simulation.mutations import patched
 from zmqbroker.simulation.past_seeds import PAST
@@ -106,7 +106,7 @@ def test_a_mutation_is_over_afterwards() -> None:
 
 def test_swarms_differ_in_faults_and_leave_some_out() -> None:
     swarms = [draw(Plan(seed)) for seed in range(200)]
-    for kind in KINDS:
+    for kind in set(KINDS) - set(AIMED_KINDS):
         assert 10 < sum(kind in swarm.every_ms for swarm in swarms) < 150, kind
     assert len({frozenset(swarm.every_ms) for swarm in swarms}) > 100
 
