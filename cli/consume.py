@@ -27,7 +27,6 @@ from .common import (
     say,
     topic_name,
 )
-from .interrupt import Interrupt
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -104,12 +103,12 @@ def run(args: Namespace) -> int:
         settings["group_id"] = args.group
         settings["enable_auto_commit"] = False
     printed = 0
-    with Consumer(**settings) as consumer, Interrupt() as interrupt:
+    with Consumer(**settings) as consumer:
         _point(consumer, args)
         printer = _json_lines if args.format == "json" else _Text(args).lines
         try:
             while args.max_messages is None or printed < args.max_messages:
-                records = _poll(consumer, args.timeout_ms, interrupt)
+                records = _poll(consumer, args.timeout_ms)
                 if not records:
                     break
                 if args.max_messages is not None:
@@ -141,11 +140,10 @@ def _point(consumer: Consumer, args: Namespace) -> None:
         consumer.seek(partition, args.offset)
 
 
-def _poll(consumer: Consumer, timeout_ms: int | None, interrupt: Interrupt) -> list[ConsumerRecord]:
+def _poll(consumer: Consumer, timeout_ms: int | None) -> list[ConsumerRecord]:
     """Wait for records, in pieces so that Ctrl-C is noticed; an empty list when the time is over."""
     left = timeout_ms
     while True:
-        interrupt.check()
         wait = POLL_MS if left is None else min(POLL_MS, left)
         found = consumer.poll(timeout_ms=wait)
         if found:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ..client.share_consumer import ShareConsumer
 from ..errors import ConfigError
 from .common import consumer_settings, say
-from .interrupt import Interrupt
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -31,11 +30,11 @@ def run_queue(args: Namespace, printer: Callable[[list[ShareRecord]], bytes]) ->
             raise ConfigError(message)
     settings: dict[str, Any] = {**consumer_settings(args), "group_id": args.queue, "acknowledgement_mode": "explicit"}
     printed = 0
-    with ShareConsumer(args.topic, **settings) as consumer, Interrupt() as interrupt:
+    with ShareConsumer(args.topic, **settings) as consumer:
         try:
             while args.max_messages is None or printed < args.max_messages:
                 wanted = _AT_ONCE if args.max_messages is None else min(_AT_ONCE, args.max_messages - printed)
-                records = _poll(consumer, args.timeout_ms, wanted, interrupt)
+                records = _poll(consumer, args.timeout_ms, wanted)
                 if not records:
                     break
                 sys.stdout.buffer.write(printer(records))
@@ -49,11 +48,10 @@ def run_queue(args: Namespace, printer: Callable[[list[ShareRecord]], bytes]) ->
     return 0
 
 
-def _poll(consumer: ShareConsumer, timeout_ms: int | None, wanted: int, interrupt: Interrupt) -> list[ShareRecord]:
+def _poll(consumer: ShareConsumer, timeout_ms: int | None, wanted: int) -> list[ShareRecord]:
     """Wait for records, in pieces so that Ctrl-C is noticed; an empty list when the time is over."""
     left = timeout_ms
     while True:
-        interrupt.check()
         wait = _POLL_MS if left is None else min(_POLL_MS, left)
         records = consumer.poll(wait, wanted)
         if records:
