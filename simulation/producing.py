@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import (
     CorruptMessageError,
+    DuplicateSequenceError,
     FencedLeaderEpochError,
     InvalidProducerEpochError,
     InvalidRecordError,
@@ -51,6 +52,10 @@ _DECIDED_BEFORE_APPEND = frozenset(
     )
 )
 """Errors after which this try has certainly appended nothing; any other leaves that open."""
+STORED = DuplicateSequenceError.code
+"""To a batch of which a try was not answered: it is stored, and so far back that nobody knows where. Another leader has
+acked what came behind it, as its own answer was on the way.
+"""
 _FINAL = frozenset((OutOfOrderSequenceError.code, InvalidProducerEpochError.code))
 _BAD_SHARE = 0.015
 _ANEW_SHARE = 0.005
@@ -202,7 +207,7 @@ class ProducerWorkload:
     def _produced(self, lane: _Lane, batch: _Batch, outcome: Outcome) -> None:
         batch.in_flight = False
         result = outcome.body.partitions[0] if isinstance(outcome.body, ProduceReply) else None
-        if result is not None and result.error_code == 0:
+        if result is not None and (result.error_code == 0 or (result.error_code == STORED and batch.in_doubt)):
             self._acked(lane, batch, result)
             self._pump(lane)
             return

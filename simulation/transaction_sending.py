@@ -22,6 +22,7 @@ from ..log.batch import MAX_SEQUENCE
 from ..log.plain_records import encode_batch
 from ..transport.messages import ACKS_ALL, PartitionData, ProduceReply, ProduceRequest
 from .history import Fate, Sent
+from .producing import STORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -240,7 +241,7 @@ class Sender:
             self._history.transactions.done_late(self._name, f"the append of {batch.values[0]!r}")
         if batch.settled:
             return
-        if result is not None and fine:
+        if result is not None and (fine or (result.error_code == STORED and batch.in_doubt)):
             lane.batches.remove(batch)
             self._settle(batch, Fate.ACKED, result.base_offset)
             self._pump(lane)
